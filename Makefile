@@ -1,0 +1,45 @@
+# `make` alone lists the targets. Each sets .venv up first; that takes a minute or
+# two once and under a second afterwards.
+#
+# PYTHON=python3.12 chooses an interpreter. Otherwise .venv keeps the one it has, and
+# a new .venv takes the first of these that is Python 3.11, 3.12 or 3.13.
+PYTHONS = $(or $(PYTHON),.venv/bin/python python3 python3.13 python3.12 python3.11)
+PRESET ?= quick
+Q ?=
+
+RUN = .venv/bin/python -m tools.run_notebooks $(if $(Q),--question $(Q))
+BENCHMARKS = $(wildcard benchmarks/bench_$(firstword $(subst _, ,$(Q)))*.py)
+
+.PHONY: help environment run test check notebooks bench
+
+help:
+	@echo "make run        execute the notebooks into build/ (PRESET=full, Q=q1_tbptt)"
+	@echo "make test       run the tests"
+	@echo "make check      lint the code and the notebooks"
+	@echo "make notebooks  the published run: full preset, notebooks and results in place"
+	@echo "make bench      run the benchmarks (Q=q1_tbptt)"
+
+environment:
+	@for python in $(PYTHONS); do \
+	    if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	        2>/dev/null; then exec $$python tools/environment.py; fi; \
+	done; \
+	echo "error: Python 3.11, 3.12 or 3.13 is needed and none of these is one:" \
+	    "$(PYTHONS). Name one with PYTHON=/path/to/python3" >&2; exit 1
+
+run: environment
+	@$(RUN) --preset $(PRESET)
+
+notebooks: environment
+	@$(RUN) --preset full --in-place
+
+test: environment
+	@.venv/bin/python -m pytest -m "not notebook and not prepared"
+
+check: environment
+	@.venv/bin/python -m ruff check
+	@.venv/bin/python -m ruff format --check
+
+bench: environment
+	@set -e; for file in $(BENCHMARKS:benchmarks/%.py=%); do \
+	    .venv/bin/python -m benchmarks.$$file; done

@@ -1,0 +1,1 @@
+"""What all four questions share: data, text, experiments and plots."""

@@ -1,0 +1,216 @@
+"""Preset, seeds, versions and results files: what every experiment shares.
+
+A notebook is run in one of two presets, named by the environment variable `PRESET`:
+`quick` (minutes on two cores, embedded data) or `full` (the published figures).
+
+```python
+preset = experiment.preset()
+epochs = preset.choose(quick=1, full=4)
+```
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import numbers
+import os
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+ROOT = Path(__file__).resolve().parents[1]
+PRESETS = ("quick", "full")
+_PACKAGES = ("tensorflow", "keras", "keras-nlp", "tensorflow-datasets", "numpy")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large the experiments are.
+
+    Args:
+        name: `"quick"` or `"full"`.
+
+    Raises:
+        ValueError: If `name` is neither.
+    """
+
+    name: str
+
+    def __post_init__(self):
+        if self.name not in PRESETS:
+            raise ValueError(f"PRESET must be quick or full, got {self.name!r}")
+
+    def __str__(self):
+        return self.name
+
+    def choose(self, *, quick, full):
+        """Returns `quick` or `full`, whichever this preset is."""
+        return quick if self.name == "quick" else full
+
+
+def preset():
+    """Returns the `Preset` that the environment variable `PRESET` names, or quick."""
+    return Preset(os.environ.get("PRESET") or "quick")
+
+
+def seed_everything(seed):
+    """Seeds Python, NumPy and TensorFlow; the same seed gives the same run."""
+    keras.utils.set_random_seed(seed)
+
+
+def versions():
+    """Returns what a result depends on besides its code, as a dict of strings."""
+    found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    device = ", ".join(gpus) or f"CPU, {os.cpu_count()} cores"
+    return {"python": platform.python_version()} | found | {"device": device}
+
+
+def print_environment():
+    """Prints the preset and the versions, as every notebook does at its beginning."""
+    print(f"preset: {preset()}")
+    print(", ".join(f"{name} {version}" for name, version in versions().items()))
+
+
+def summarise(values):
+    """Reduces one number per seed to what a results file holds.
+
+    Args:
+        values: Sequence of numbers, at least one.
+
+    Returns:
+        A dict: `mean`, `std` (of the sample, with n − 1; 0 for a single value), `n`.
+
+    Raises:
+        ValueError: If `values` is empty.
+    """
+    values = [float(value) for value in values]
+    if not values:
+        raise ValueError("values must hold at least one number")
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
+
+
+def results_dir(question):
+    """Returns the folder for the results and figures of a question, and creates it.
+
+    The full preset writes beside the notebook and the quick one below `build`, so
+    that a trial never overwrites what is published. The environment variable
+    `RESULTS_ROOT` moves both.
+
+    Args:
+        question: Name of the question's folder, such as `"q1_tbptt"`.
+
+    Returns:
+        The `pathlib.Path` of the folder.
+    """
+    root = os.environ.get("RESULTS_ROOT")
+    root = root or preset().choose(quick=ROOT / "build", full=ROOT)
+    folder = Path(root) / question / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_results(question, *, preset, data, seeds, wall_seconds, metrics):
+    """Writes `results.json` into the results folder of a question.
+
+    Args:
+        question: Name of the question's folder.
+        preset: The `Preset` of the run.
+        data: What was trained on, as text.
+        seeds: List of the seeds.
+        wall_seconds: How long the run took.
+        metrics: Dict from name to a number or to what `summarise` returns.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: If a metric is anything else or not finite; the message names it.
+    """
+    results = {
+        "preset": Preset(str(preset)).name,
+        "data": data,
+        "seeds": [int(seed) for seed in seeds],
+        "versions": versions(),
+        "wall_seconds": round(float(wall_seconds), 1),
+        "module_sha256": code_sha256(question),
+        "metrics": {name: _metric(name, value) for name, value in metrics.items()},
+    }
+    path = results_dir(question) / "results.json"
+    _write_json(path, results)
+    return path
+
+
+def read_results(question):
+    """Returns what `write_results` wrote in this preset."""
+    return json.loads((results_dir(question) / "results.json").read_text("utf-8"))
+
+
+def remember(question, settings, compute):
+    """Runs `compute`, or returns its result from an earlier run that was interrupted.
+
+    Only the full preset remembers. A result is found again by its settings, the
+    versions and the code of the question and of `common`, so a change to any of them
+    computes it anew; what else `compute` depends on belongs into `settings`.
+
+    Args:
+        question: Name of the question's folder.
+        settings: Dict of everything that decides the result; JSON must hold it.
+        compute: Function without arguments that returns a dict JSON can hold.
+
+    Returns:
+        The dict as JSON gives it back (tuples become lists), with the time that it
+        took to compute as `seconds`.
+    """
+    key = json.dumps([settings, versions(), code_sha256(question)], sort_keys=True)
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    path = ROOT / "build" / "runs" / question / f"{name}.json"
+    full = preset().name == "full"
+    if full and path.exists():
+        return json.loads(path.read_text("utf-8"))["result"]
+    start = time.perf_counter()
+    result = compute() | {"seconds": round(time.perf_counter() - start, 2)}
+    if full:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_json(path, {"settings": settings, "result": result})
+    return json.loads(json.dumps(result))
+
+
+def code_sha256(question):
+    """Returns one digest of the Python files of a question and of `common`."""
+    digest = hashlib.sha256()
+    for path in sorted([*(ROOT / question).glob("*.py"), *ROOT.glob("common/*.py")]):
+        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
+        digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _metric(name, value):
+    """Returns a metric as plain numbers, or raises ValueError with its name."""
+    if isinstance(value, dict):
+        if set(value) != {"mean", "std", "n"}:
+            raise ValueError(f"metric {name!r} must hold mean, std and n, got {value}")
+        return {key: _metric(f"{name}.{key}", value[key]) for key in value}
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ValueError(f"metric {name!r} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"metric {name!r} must be finite, got {value}")
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _write_json(path, content):
+    """Writes a file that is either complete or not there at all."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    partial = path.with_suffix(".partial")
+    partial.write_text(text + "\n", "utf-8")
+    os.replace(partial, path)

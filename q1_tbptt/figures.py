@@ -1,0 +1,207 @@
+"""The figures of question 1: each function draws one, from numbers it is given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from common.plots import COLORS, LINES, log_scale_with_zero
+
+
+def truncation_label(t):
+    """Returns how a truncation is named in legends: `t = 8`, or `full`."""
+    return "full" if t is None else f"t = {t}"
+
+
+def draw_unrolled(steps=6, t=3):
+    """Draws the unrolled network, what flows forward, and where the gradient stops.
+
+    Args:
+        steps: int, number of tokens drawn.
+        t: int, how many cells carry gradient.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots(figsize=(8.5, 3.0))
+    box = {"boxstyle": "round,pad=0.4", "linewidth": 1.5}
+    names = [f"T−{steps - k}" if k < steps else "T" for k in range(1, steps + 1)]
+    for k in range(1, steps + 1):
+        carries = k > steps - t
+        color = COLORS[0] if carries else "0.6"
+        axes.text(k, 1, "cell", ha="center", va="center", color=color, fontsize=11,
+                  bbox={**box, "facecolor": "white", "edgecolor": color})  # fmt: skip
+        axes.text(k, 0.05, f"$x_{{{names[k - 1]}}}$", ha="center", color=color)
+        _arrow(axes, (k, 0.3), (k, 0.72), color)
+        _arrow(axes, (k - 0.72, 1), (k - 0.28, 1), color)
+        axes.text(k + 0.5, 1.13, f"$h_{{{names[k - 1]}}}$", ha="center", fontsize=10)
+        if carries:
+            _arrow(axes, (k + 0.6, 1.62), (k - 0.35, 1.62), COLORS[1], "--")
+    axes.text(steps + 1, 1, "loss", ha="center", va="center", bbox={**box, "fc": "w"})
+    _arrow(axes, (steps + 0.28, 1), (steps + 0.72, 1), COLORS[0])
+    cut = steps - t + 0.5
+    axes.plot([cut, cut], [0.0, 1.95], color=COLORS[1], linestyle="-", linewidth=2.5)
+    axes.text(cut - 0.1, 2.0, "stop_gradient", color=COLORS[1], ha="center")
+    axes.text(steps - t / 2 + 1, 1.75, f"gradient: t = {t} cells", color=COLORS[1],
+              ha="center")  # fmt: skip
+    axes.text((steps - t) / 2 + 0.5, 1.62, "forward only", color="0.4", ha="center")
+    axes.set(xlim=(0.2, steps + 1.5), ylim=(-0.1, 2.25))
+    axes.axis("off")
+    return figure
+
+
+def _arrow(axes, start, end, color, linestyle="-"):
+    style = {"arrowstyle": "->", "color": color, "lw": 1.6, "linestyle": linestyle}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)
+
+
+def plot_history(history):
+    """Draws loss and accuracy by epoch, of training and of held-out sentences.
+
+    Args:
+        history: dict of lists, as in `keras.callbacks.History.history`.
+
+    Returns:
+        The figure.
+    """
+    figure, panels = plt.subplots(1, 2)
+    epochs = np.arange(1, len(history["loss"]) + 1)
+    for axes, name, scale in zip(panels, ("loss", "accuracy"), (1, 100), strict=True):
+        for key, label in ((name, "training"), (f"val_{name}", "held out")):
+            axes.plot(epochs, scale * np.array(history[key]), marker="o", label=label)
+        unit = "cross-entropy (nats)" if name == "loss" else "accuracy (%)"
+        axes.set(xlabel="epoch", ylabel=unit, xticks=epochs)
+    panels[0].legend()
+    return figure
+
+
+def plot_sentence(tokens, magnitudes):
+    """Draws the gradient at every hidden state of one sentence, its words on the axis.
+
+    Args:
+        tokens: list of the `T` words.
+        magnitudes: dict from `t` to an array of shape `(T + 1,)`, `‖∂L/∂h_k‖`.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots(figsize=(9, 4.2))
+    height = log_scale_with_zero(axes, np.concatenate(list(magnitudes.values())))
+    positions = np.arange(len(tokens) + 1)
+    for index, (t, norms) in enumerate(magnitudes.items()):
+        # Equal gradients lie on one another: markers of falling size keep all in view.
+        size = 11 - 2 * index
+        axes.plot(positions, height(norms), marker="o", markersize=size,
+                  color=COLORS[index], linestyle=LINES[index],
+                  label=truncation_label(t))  # fmt: skip
+    words = ["$h_0$", *tokens]
+    axes.set_xticks(positions, words, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set(
+        xlabel="hidden state after token", ylabel=r"$\|\partial L / \partial h_k\|$"
+    )
+    axes.legend(loc="upper left", ncols=len(magnitudes), bbox_to_anchor=(0, 1.12))
+    return figure
+
+
+def plot_by_distance(panels, longest=30):
+    """Draws gradient size against distance from the end, median and middle 90 %.
+
+    Args:
+        panels: dict from title to dict from `t` to an array of shape `(sentences,
+            time + 1)` as in `GradientMagnitudes.hidden_state`.
+        longest: int, the largest distance drawn.
+
+    Returns:
+        The figure.
+    """
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(9, 3.8), squeeze=False)
+    for axes, (title, by_t) in zip(all_axes[0], panels.items(), strict=True):
+        bands = {}
+        for t, norms in by_t.items():
+            # Column -1 - d is d steps before the end.
+            norms = norms[:, ::-1][:, : longest + 1]
+            bands[t] = np.nanquantile(norms, (0.05, 0.5, 0.95), axis=0)
+        height = log_scale_with_zero(axes, np.concatenate(list(bands.values())))
+        for index, (t, (low, median, high)) in enumerate(bands.items()):
+            distance = np.arange(len(median))
+            axes.plot(distance, height(median), marker="o", label=truncation_label(t),
+                      color=COLORS[index], linestyle=LINES[index],
+                      markersize=7 - 1.5 * index)  # fmt: skip
+            if t is None:
+                axes.fill_between(distance, low, high, color=COLORS[index], alpha=0.2)
+        axes.set(title=title, xlabel="steps before the end, $T-k$")
+    all_axes[0, 0].set_ylabel(r"$\|\partial L / \partial h_k\|$")
+    all_axes[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def plot_gradient_norms(norms):
+    """Draws the global gradient norm of every training step, one panel a cure.
+
+    Args:
+        norms: dict from the name of the cure to an array of shape `(seeds, steps)`.
+
+    Returns:
+        The figure.
+    """
+    figure, all_axes = plt.subplots(
+        1, len(norms), figsize=(9, 3.2), sharex=True, sharey=True
+    )
+    for axes, (name, runs) in zip(all_axes, norms.items(), strict=True):
+        for run in runs:
+            axes.plot(run, color=COLORS[0], linestyle="-", linewidth=0.8, alpha=0.7)
+        axes.set(title=name, xlabel="training step", yscale="log")
+    all_axes[0].set_ylabel("global gradient norm")
+    return figure
+
+
+def plot_bias(panels):
+    """Draws how far the truncated gradient is from the full one, against `t`.
+
+    Args:
+        panels: dict from the name of a model to `(ts, relative_bias, cosine)`, three
+            arrays of shape `(truncations,)`.
+
+    Returns:
+        The figure.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    for index, (name, (ts, bias, cosine)) in enumerate(panels.items()):
+        look = {"color": COLORS[index], "linestyle": LINES[index], "marker": "o"}
+        left.plot(ts, bias, label=name, **look)
+        right.plot(ts, cosine, **look)
+    left.set(ylabel=r"$\|g_t - g_\infty\|\,/\,\|g_\infty\|$", yscale="log")
+    right.set(ylabel=r"cosine of $g_t$ and $g_\infty$")
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ts, [str(t) for t in ts])
+        axes.minorticks_off()
+        axes.set_xlabel("truncation t (steps)")
+    left.legend()
+    return figure
+
+
+def plot_accuracy(by_cell, floor):
+    """Draws accuracy against `t`, every seed as a point, beside the bag of words.
+
+    Args:
+        by_cell: dict from the cell's name to dict from `t` to a list of accuracies.
+        floor: float, the accuracy of the bag of words.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots()
+    ts = list(dict.fromkeys(t for by_t in by_cell.values() for t in by_t))
+    for index, (name, by_t) in enumerate(by_cell.items()):
+        positions = [ts.index(t) + 0.12 * index for t in by_t]
+        means = [100 * np.mean(values) for values in by_t.values()]
+        axes.plot(positions, means, label=f"{name} (mean)", color=COLORS[index],
+                  linestyle=LINES[index])  # fmt: skip
+        for position, values in zip(positions, by_t.values(), strict=True):
+            axes.scatter([position] * len(values), 100 * np.array(values), s=22,
+                         color=COLORS[index], alpha=0.7)  # fmt: skip
+    axes.axhline(100 * floor, color="0.4", linestyle=":", label="bag of words")
+    names = ["full" if t is None else str(t) for t in ts]
+    axes.set_xticks(range(len(ts)), names)
+    axes.set(xlabel="truncation t (steps)", ylabel="accuracy (%)")
+    axes.legend(loc="lower right")
+    return figure

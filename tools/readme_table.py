@@ -1,0 +1,105 @@
+"""Writes the result table of README.md from the results files.
+
+```
+python -m tools.readme_table          # writes it
+python -m tools.readme_table --check  # exits with 1 if README.md says otherwise
+```
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+
+# How a metric is shown: the factor it is multiplied with, the format, the unit.
+PERCENT = (100, ".1f", " %")
+TIMES = (1, ".2f", "×")
+NUMBER = (1, "g", "")
+
+ROWS = {
+    "q1_tbptt": [
+        ("dev_accuracy_elman_full", "Elman, full BPTT: SST-2 accuracy", PERCENT),
+        ("dev_accuracy_elman_best_t", "Elman, best t: SST-2 accuracy", PERCENT),
+        ("dev_accuracy_lstm", "LSTM: SST-2 accuracy", PERCENT),
+        ("dev_accuracy_bag_of_words", "Bag of words: SST-2 accuracy", PERCENT),
+        ("max_gradient_beyond_cut", "Largest gradient beyond the cut", NUMBER),
+        ("speedup_T512_t16", "Speed-up by truncation, T = 512, t = 16", TIMES),
+        ("ideal_speedup_T512_t16", "The same, ideally", TIMES),
+        ("torch_ratio_T512_t16", "PyTorch's time over ours, same work", TIMES),
+    ],
+}
+
+
+def show(value, style):
+    """Formats one metric.
+
+    Args:
+        value: A number, or a dict of mean, std and n.
+        style: Factor, format and unit.
+
+    Returns:
+        Text such as `"81.9 % ± 0.4 (n = 5)"`.
+    """
+    factor, spec, unit = style
+    if not isinstance(value, dict):
+        return f"{factor * value:{spec}}{unit}"
+    mean, std = factor * value["mean"], factor * value["std"]
+    return f"{mean:{spec}}{unit} ± {std:{spec}} (n = {value['n']})"
+
+
+def table(rows=ROWS, root=ROOT):
+    """Builds the table.
+
+    Args:
+        rows: Dict from question to its rows: metric, label, style.
+        root: Folder of the questions.
+
+    Returns:
+        The table as Markdown.
+
+    Raises:
+        OSError: If there is no results file.
+        ValueError: If it lacks a metric; the message names it.
+    """
+    lines = ["| Question | Measure | Result |", "|---|---|---|"]
+    for question, entries in rows.items():
+        path = root / question / "results" / "results.json"
+        metrics = json.loads(path.read_text("utf-8"))["metrics"]
+        for name, label, style in entries:
+            if name not in metrics:
+                raise ValueError(f"{path} has no metric {name!r}")
+            shown = show(metrics[name], style)
+            lines.append(f"| [{question}]({question}) | {label} | {shown} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv=None, rows=ROWS, root=ROOT):
+    """Writes the table, or checks it with `--check`; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    readme = root / "README.md"
+    try:
+        old = readme.read_text("utf-8")
+        new = table(rows, root)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not BLOCK.search(old):
+        print("error: README.md has no <!-- results --> block", file=sys.stderr)
+        return 1
+    if "--check" not in argv:
+        readme.write_text(BLOCK.sub(lambda _: new, old), "utf-8")
+    elif BLOCK.search(old).group() != new:
+        print(
+            "error: README.md disagrees with the results files; "
+            "python -m tools.readme_table writes its table",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""Executes the notebooks and shows where they are.
+
+```
+python -m tools.run_notebooks --preset quick --question q1_tbptt --output build
+```
+
+The executed notebook and its HTML go to `build/q1_tbptt/`, results and figures to
+`build/q1_tbptt/results/`. With `--in-place`, for the published run, the notebook takes
+the place of the one in the repository, and the results go beside it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from ipykernel.kernelspec import get_kernel_dict
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import (
+    CellExecutionError,
+    CellTimeoutError,
+    DeadKernelError,
+)
+from nbconvert import HTMLExporter
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class NotebookFailure(Exception):
+    """A notebook that did not run to its end; says which cell failed, and why."""
+
+
+class ThisPython(AsyncKernelManager):
+    """Runs kernels under this interpreter, whatever kernels the user has installed."""
+
+    @property
+    def kernel_spec(self):
+        return KernelSpec(**get_kernel_dict())
+
+
+class Client(NotebookClient):
+    """Executes a notebook and prints what happens, cell by cell and line by line.
+
+    Args:
+        notebook: The `nbformat` notebook, executed in place.
+        name: What the lines begin with.
+        **options: Those of `nbclient.NotebookClient`.
+    """
+
+    def __init__(self, notebook, name, **options):
+        super().__init__(
+            notebook,
+            on_cell_start=self.note_heading,
+            on_cell_execute=self.note_cell,
+            coalesce_streams=True,
+            record_timing=False,
+            kernel_manager_class=ThisPython,
+            # What TensorFlow's C++ writes to stderr is no part of the notebook. No
+            # setting silences it; the kernel's own stderr, a log file, takes it.
+            extra_arguments=["--IPKernelApp.capture_fd_output=False"],
+            **options,
+        )
+        self.name = name
+        self.cells = sum(is_executable(cell) for cell in notebook.cells)
+        self.count = 0
+        self.heading = ""
+        self.line = ""
+        self.start = time.monotonic()
+
+    def note_heading(self, cell, cell_index):
+        if cell.cell_type == "markdown":
+            lines = cell.source.splitlines()
+            headings = [s.lstrip("# ") for s in lines if s.startswith("#")]
+            self.heading = headings[-1] if headings else self.heading
+
+    def note_cell(self, cell, cell_index):
+        self.cell = cell
+        self.count += 1
+        where = f"{self.name} cell {self.count}/{self.cells}"
+        print(f"[{self.elapsed()}] {where}  {self.heading}", flush=True)
+
+    def output(self, outs, msg, display_id, cell_index):
+        if msg["msg_type"] == "stream":
+            self.echo(msg["content"]["text"])
+        return super().output(outs, msg, display_id, cell_index)
+
+    def echo(self, text):
+        # A progress bar rewrites its line: only what it ends up as is worth a line.
+        *lines, self.line = (self.line + text).split("\n")
+        for line in lines:
+            print("    | " + line.rstrip("\r").rpartition("\r")[2], flush=True)
+
+    def elapsed(self):
+        minutes, seconds = divmod(int(time.monotonic() - self.start), 60)
+        return f"{minutes:3d}:{seconds:02d}"
+
+
+def is_executable(cell):
+    """Tells whether a cell is one that gets an execution count."""
+    return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def find_notebooks(question=None, root=ROOT):
+    """Returns the paths of the notebooks, of one question or of all, in order."""
+    return sorted(root.glob(f"{question or 'q*_*'}/*.ipynb"))
+
+
+def run_notebook(path, *, preset, output, results_root, timeout=None):
+    """Executes a copy of a notebook, as opened in Jupyter from its own folder.
+
+    Args:
+        path: Path of the notebook; the file is only read.
+        preset: `"quick"` or `"full"`.
+        output: Folder for the executed notebook and its HTML, created if need be.
+        results_root: Folder below which the notebook writes `q*_*/results`.
+        timeout: The longest that one cell may take, in seconds.
+
+    Returns:
+        The executed `nbformat` notebook.
+
+    Raises:
+        NotebookFailure: If a cell fails. What ran until then has been written.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    client = Client(
+        notebook,
+        path.parent.name,
+        timeout=timeout,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    environment = os.environ | {
+        "PRESET": preset,
+        "RESULTS_ROOT": str(Path(results_root).resolve()),
+    }
+    output.mkdir(parents=True, exist_ok=True)
+    try:
+        with (output / "kernel.log").open("w") as log:
+            client.execute(env=environment, stderr=log)
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        reason = str(error).splitlines()[0]
+        if isinstance(error, CellExecutionError):
+            reason = f"{error.ename}: {error.evalue}"
+        raise NotebookFailure(
+            f"{path.name}, cell {client.count} of {client.cells}, under "
+            f"{client.heading!r}:\n\n{client.cell.source}\n\n{reason}"
+        ) from error
+    finally:
+        nbformat.write(notebook, output / path.name)
+    resources = {"metadata": {"name": path.stem}}
+    html, _ = HTMLExporter().from_notebook_node(notebook, resources)
+    (output / path.name).with_suffix(".html").write_text(html, "utf-8")
+    return notebook
+
+
+def result_table(metrics):
+    """Formats metrics as lines of text.
+
+    Args:
+        metrics: Dict as in `results.json`: numbers, or dicts of mean, std and n.
+
+    Returns:
+        One line for each metric, in columns.
+    """
+    width = max(map(len, metrics), default=0)
+    lines = []
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            mean, std, n = (value[key] for key in ("mean", "std", "n"))
+            lines.append(f"  {name:{width}}  {mean:.4g} ± {std:.2g} (n = {n})")
+        else:
+            lines.append(f"  {name:{width}}  {value:.4g}")
+    return "\n".join(lines)
+
+
+def report(path, output, results_root, start):
+    """Prints the results of a notebook that ran after `start`, and where they are."""
+    question = path.parent.name
+    executed = output / question / path.name
+    results = results_root / question / "results"
+    print(f"\n{question}")
+    if recent(results / "results.json", start):
+        content = json.loads((results / "results.json").read_text("utf-8"))
+        print(f"  preset {content['preset']}, data: {content['data']}")
+        print(result_table(content["metrics"]))
+    else:
+        print("  no results were written")
+    print(f"  notebook  {executed}\n  HTML      {executed.with_suffix('.html')}")
+    for figure in sorted(results.glob("*.png")):
+        if recent(figure, start):
+            print(f"  figure    {figure}")
+
+
+def recent(path, start):
+    """Tells whether a file was written after `start`, in seconds since the epoch."""
+    return path.exists() and path.stat().st_mtime >= start
+
+
+def parse(argv):
+    """Returns the command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="run_notebooks", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--preset", choices=("quick", "full"), default="quick")
+    parser.add_argument("--question", help="such as q1_tbptt; all of them by default")
+    parser.add_argument("--output", type=Path, default=Path("build"))
+    parser.add_argument("--timeout", type=int, help="seconds that one cell may take")
+    parser.add_argument("--in-place", action="store_true", help="publish the run")
+    options = parser.parse_args(argv)
+    if options.in_place and options.preset != "full":
+        parser.error("--in-place publishes, and only the full preset is published")
+    return options
+
+
+def main(argv=None):
+    """Runs the notebooks that the command line names; returns the exit code."""
+    options = parse(argv)
+    paths = find_notebooks(options.question)
+    if not paths:
+        print(f"error: no notebook in {options.question or 'q*_*'}", file=sys.stderr)
+        return 1
+    output = options.output
+    results_root = ROOT if options.in_place else output
+    start = time.time()
+    for path in paths:
+        folder = output / path.parent.name
+        try:
+            notebook = run_notebook(
+                path,
+                preset=options.preset,
+                output=folder,
+                results_root=results_root,
+                timeout=options.timeout,
+            )
+        except NotebookFailure as failure:
+            print(f"\nerror: {failure}\n\nas far as it ran: {folder}", file=sys.stderr)
+            return 1
+        if options.in_place:
+            nbformat.write(notebook, path)
+            print(f"published {path.relative_to(ROOT)}")
+    for path in paths:
+        report(path, output, results_root, start)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
