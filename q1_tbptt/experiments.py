@@ -8,12 +8,14 @@ import time
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from common import experiment, text
-from q1_tbptt.tbptt import TBPTTClassifier, train_tbptt
+from q1_tbptt.gradients import gradient_magnitudes
+from q1_tbptt.tbptt import TBPTTClassifier, as_cell, train_tbptt
 
 QUESTION = "q1_tbptt"
 
@@ -84,7 +86,7 @@ class Recorder(keras.callbacks.Callback):
 
 
 def accuracy_of_training(
-    data, *, cell, t, seed, on=("tuning", "validation"), **options
+    data, *, cell, t, seed, batch_size=128, on=("tuning", "validation"), **options
 ):
     """Trains once and evaluates.
 
@@ -93,6 +95,7 @@ def accuracy_of_training(
         cell: name of a cell, see `train_tbptt`.
         t: int or None.
         seed: int.
+        batch_size: int.
         on: names of the splits to evaluate on.
         **options: for `train_tbptt`.
 
@@ -105,6 +108,7 @@ def accuracy_of_training(
         "cell": cell,
         "t": t,
         "seed": seed,
+        "batch_size": batch_size,
         "on": on,
         **options,
     }
@@ -113,7 +117,7 @@ def accuracy_of_training(
         keras.backend.clear_session()
         recorder = Recorder()
         model, history = train_tbptt(
-            data.batches("train", shuffle=True, seed=seed),
+            data.batches("train", batch_size=batch_size, shuffle=True, seed=seed),
             data.batches("tuning", batch_size=300),
             cell=cell,
             t=t,
@@ -160,20 +164,31 @@ def bag_of_words_accuracy(texts, on="validation", regularisation=(0.3, 1, 3, 10)
     return float(best.score(*getattr(texts, on)))
 
 
-def exploding_cell(gain, units=128):
-    """Returns an Elman cell whose recurrent kernel starts as `gain` times a rotation.
+def untrained_model(cell, vocab_size, seed=0):
+    """Returns a fresh `TBPTTClassifier` with a cell, or the cell of that name."""
+    keras.utils.set_random_seed(seed)
+    return TBPTTClassifier(as_cell(cell, units=128), vocab_size)
+
+
+def exploding_model(vocab_size, gain, seed=0):
+    """Returns an untrained Elman network whose gradient grows on its way back.
 
     Args:
-        gain: float; every step back multiplies the gradient by about `gain`, less
-            what the slope of tanh takes away.
-        units: int.
+        vocab_size: int.
+        gain: float, the initial recurrent kernel is `gain` times a rotation: every
+            step back multiplies the gradient by `gain`, less what the slope of tanh
+            takes away.
+        seed: int.
     """
-    return keras.layers.SimpleRNNCell(
-        units, recurrent_initializer=keras.initializers.Orthogonal(gain)
+    cell = keras.layers.SimpleRNNCell(
+        128, recurrent_initializer=keras.initializers.Orthogonal(gain, seed=seed)
     )
+    return untrained_model(cell, vocab_size, seed)
 
 
-def gradient_norms_in_training(data, *, t, global_clipnorm, seed, steps, gain, rate):
+def gradient_norms_in_training(
+    data, *, t, global_clipnorm, seed, steps, gain=2.5, learning_rate=0.1
+):
     """Trains from an exploding start and records the gradient norm of every step.
 
     Plain gradient descent, so that nothing but the named cure tames the gradient.
@@ -184,19 +199,19 @@ def gradient_norms_in_training(data, *, t, global_clipnorm, seed, steps, gain, r
         global_clipnorm: float or None.
         seed: int.
         steps: int, training steps.
-        gain: float, of the orthogonal initial recurrent kernel; above 1 explodes.
-        rate: float, learning rate.
+        gain: float, see `exploding_model`.
+        learning_rate: float.
 
     Returns:
         Dict: `norms`, list of `steps` floats.
     """
-    settings = dict(locals(), data=[data.texts.name, "norms"])
+    settings = {**locals(), "data": [data.texts.name, data.vocab_size]}
 
     def compute():
-        keras.utils.set_random_seed(seed)
-        model = TBPTTClassifier(exploding_cell(gain), data.vocab_size, t=t)
+        model = exploding_model(data.vocab_size, gain, seed)
+        model.t = t
         model.compile(
-            keras.optimizers.SGD(rate, global_clipnorm=global_clipnorm),
+            keras.optimizers.SGD(learning_rate, global_clipnorm=global_clipnorm),
             keras.losses.BinaryCrossentropy(from_logits=True),
         )
         recorder = Recorder()
@@ -207,3 +222,87 @@ def gradient_norms_in_training(data, *, t, global_clipnorm, seed, steps, gain, r
         return {"norms": recorder.gradient_norms}
 
     return experiment.remember(QUESTION, settings, compute)
+
+
+def first_of_length(token_ids, length):
+    """Returns the index of the first row with `length` tokens, none of them unknown."""
+    for index, row in enumerate(token_ids):
+        if len(row) == length and text.UNKNOWN_ID not in row:
+            return index
+    raise ValueError(f"`token_ids` has no row of {length} known tokens.")
+
+
+def long_sentences(data, at_least):
+    """Returns the validation sentences of `at_least` tokens: padded ids and labels."""
+    rows = [i for i, row in enumerate(data.validation) if len(row) >= at_least]
+    return (
+        text.pad_left([data.validation[i] for i in rows]),
+        data.texts.validation.labels[rows],
+    )
+
+
+def largest_gradient_beyond_cut(models, data, ts):
+    """Finds the largest gradient at any position that truncation cuts off.
+
+    Args:
+        models: dict from name to `TBPTTClassifier`.
+        data: `EncodedData`, whose validation sentences are all measured.
+        ts: truncations, ints.
+
+    Returns:
+        Dict from name to the largest `‖∂L/∂h_k‖` with `k < T-t` and `‖∂L/∂x_k‖` with
+        `k ≤ T-t`, over all sentences and all `t`.
+    """
+    ids, labels = text.pad_left(data.validation), data.texts.validation.labels
+    largest = {}
+    for name, model in models.items():
+        largest[name] = 0.0
+        for t in ts:
+            model.t = t
+            hidden_state, inputs = gradient_magnitudes(model, ids, labels)
+            beyond = [hidden_state[:, : -1 - t], inputs[:, : inputs.shape[1] - t]]
+            largest[name] = max(largest[name], *(float(np.nanmax(b)) for b in beyond))
+    return largest
+
+
+def accuracy_by_t(data, cells, seeds, **options):
+    """Trains every cell with every truncation and seed.
+
+    Args:
+        data: `EncodedData`.
+        cells: dict from a title to `(cell, ts)`: a name that `train_tbptt` knows and
+            a list of truncations.
+        seeds: list of ints.
+        **options: for `train_tbptt`.
+
+    Returns:
+        `(validation, tuning)`, each a dict from title to dict from `t`: to the list
+        of accuracies, one a seed, on the validation sentences, and to the mean
+        accuracy on the tuning split.
+    """
+    validation, tuning = {}, {}
+    for title, (cell, ts) in cells.items():
+        validation[title], tuning[title] = {}, {}
+        for t in ts:
+            runs = [
+                accuracy_of_training(data, cell=cell, t=t, seed=seed, **options)
+                for seed in seeds
+            ]
+            validation[title][t] = [run["validation"] for run in runs]
+            tuning[title][t] = float(np.mean([run["tuning"] for run in runs]))
+            print(
+                f"{title:6s} t={t!s:4s}  tuning {100 * tuning[title][t]:.1f} %   "
+                f"validation {_percent(validation[title][t])}   "
+                f"{np.mean([run['seconds'] for run in runs]):.0f} s a run"
+            )
+    return validation, tuning
+
+
+def _percent(values):
+    summary = experiment.summarise(values)
+    return f"{100 * summary['mean']:.1f} ± {100 * summary['std']:.1f} %"
+
+
+def quantiles(runs):
+    """Returns the median, 99 % quantile and maximum over all numbers of all runs."""
+    return np.quantile(np.concatenate(runs), (0.5, 0.99, 1.0)).tolist()

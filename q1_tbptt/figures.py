@@ -205,3 +205,63 @@ def plot_accuracy(by_cell, floor):
     axes.set(xlabel="truncation t (steps)", ylabel="accuracy (%)")
     axes.legend(loc="lower right")
     return figure
+
+
+def plot_reviews(runs):
+    """Draws training time and accuracy on long reviews, by truncation.
+
+    Args:
+        runs: dict from `t` to a list of what `accuracy_of_training` returns.
+
+    Returns:
+        The figure.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
+    names = [truncation_label(t) for t in runs]
+    # The first epoch compiles as well.
+    seconds = [[min(run["epoch_seconds"]) for run in of_t] for of_t in runs.values()]
+    scores = [[100 * run["validation"] for run in of_t] for of_t in runs.values()]
+    for axes, values in ((left, seconds), (right, scores)):
+        for position, of_t in enumerate(values):
+            axes.scatter([position] * len(of_t), of_t, color=COLORS[0], alpha=0.7)
+        axes.plot([np.mean(of_t) for of_t in values], color=COLORS[1], marker="_",
+                  markersize=24, linestyle="none")  # fmt: skip
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    left.set(ylabel="training time (s per epoch)", ylim=(0, None))
+    right.set(ylabel="accuracy (%)")
+    return figure
+
+
+def plot_benchmark(bench):
+    """Draws speed-up and memory of truncation against the length of the text.
+
+    Args:
+        bench: dict, what `benchmarks.bench_q1` has written.
+
+    Returns:
+        The figure.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    rows = [row for row in bench["rows"] if row["t"] is not None]
+    for index, t in enumerate(sorted({row["t"] for row in rows})):
+        of_t = [row for row in rows if row["t"] == t]
+        lengths = [row["T"] for row in of_t]
+        look = {"color": COLORS[index], "marker": "o"}
+        left.plot(lengths, [row["speedup"]["median"] for row in of_t], linestyle="-",
+                  label=f"t = {t}", **look)  # fmt: skip
+        left.plot(lengths, [row["ideal_speedup"] for row in of_t], linestyle=":",
+                  color=COLORS[index])  # fmt: skip
+    left.plot([], [], color="0.4", linestyle=":", label="ideal")
+    left.set(ylabel="full / truncated step time", ylim=(0, None))
+    for index, t in enumerate(dict.fromkeys(row["t"] for row in bench["memory"])):
+        of_t = [row for row in bench["memory"] if row["t"] == t]
+        memory = [row["mebibytes"]["ours_xla"] for row in of_t]
+        right.plot([row["T"] for row in of_t], memory, label=truncation_label(t),
+                   color=COLORS[index], linestyle=LINES[index], marker="o")  # fmt: skip
+    right.set(ylabel="memory of a step (MiB)", ylim=(0, None))
+    for axes in (left, right):
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("length of the text T (tokens)")
+        axes.legend()
+    return figure

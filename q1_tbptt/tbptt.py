@@ -12,6 +12,7 @@ measures, through the same cut, how large the gradient is at every position
 (`gradient_magnitudes`).
 """
 
+import functools
 import numbers
 
 import keras
@@ -260,7 +261,9 @@ def train_tbptt(
         validation_ds: the same, for the validation metrics of the history.
         t: int ≥ 0, the largest number of time steps through which the gradient is
             propagated back, or None for all of them.
-        cell: "simple_rnn", "lstm", "gru" or an RNN cell; `units` is for the names.
+        cell: "simple_rnn", "irnn" (an Elman cell too, with ReLU and a recurrent kernel
+            that starts as the identity, Le et al., 2015), "lstm", "gru", or an RNN
+            cell; `units` is for the names.
         vocab_size: int. Defaults to the largest id in the data plus one.
         units: int, size of the hidden state.
         embedding_dim: int.
@@ -290,7 +293,7 @@ def train_tbptt(
     )
     keras.utils.set_random_seed(seed)
     model = TBPTTClassifier(
-        _as_cell(cell, units),
+        as_cell(cell, units),
         vocab_size or largest_id + 1,
         embedding_dim,
         t=t,
@@ -322,9 +325,15 @@ def train_tbptt(
     return model, history
 
 
-def _as_cell(cell, units):
+def as_cell(cell, units):
+    """Returns a cell as it is, and a new one for a name that `train_tbptt` knows."""
     names = {
         "simple_rnn": keras.layers.SimpleRNNCell,
+        "irnn": functools.partial(
+            keras.layers.SimpleRNNCell,
+            activation="relu",
+            recurrent_initializer="identity",
+        ),
         "lstm": keras.layers.LSTMCell,
         "gru": keras.layers.GRUCell,
     }

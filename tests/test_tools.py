@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import nbformat
@@ -218,11 +219,21 @@ def test_anything_in_the_way_is_removed(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
+def test_python_without_ensurepip_is_one_line(tmp_path, monkeypatch):
+    def create(*arguments, **options):
+        raise subprocess.CalledProcessError(1, "ensurepip")
+
+    monkeypatch.setattr("venv.create", create)
+    with pytest.raises(environment.SetupError, match="apt install") as caught:
+        environment.build(tmp_path / ".venv", tmp_path, "digest")
+    assert "\n" not in str(caught.value)
+
+
 def test_failing_pip_is_one_line(tmp_path):
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text("#!/bin/sh\necho 'ERROR: No matching distribution'; exit 1\n")
     os.chmod(python, 0o755)
-    with pytest.raises(environment.SetupError, match="No matching distribution") as e:
+    with pytest.raises(environment.SetupError, match="No matching") as caught:
         environment.install(tmp_path / ".venv", tmp_path)
-    assert "\n" not in str(e.value)
+    assert "\n" not in str(caught.value)

@@ -6,6 +6,7 @@ installed, out of date, damaged, of another Python) is built again from nothing:
 takes a minute or two and cannot go half wrong.
 """
 
+import csv
 import fcntl
 import hashlib
 import importlib.metadata
@@ -42,10 +43,13 @@ def intact_packages(venv):
     site = sysconfig.get_path("purelib", "venv", {"base": str(venv)})
     packages = {}
     for package in importlib.metadata.distributions(path=[site]):
-        # Bytecode is written anew when it is missing; a package without a list of
-        # its files was left behind by an installation that did not finish.
-        files = [f for f in package.files or [] if f.suffix != ".pyc"]
-        if files and all(Path(site, f).exists() for f in files):
+        # A package without a list of its files was left behind by an installation
+        # that did not finish. (`package.files` would leave out the missing ones.)
+        record = csv.reader((package.read_text("RECORD") or "").splitlines())
+        files = [row[0] for row in record if row]
+        # Bytecode is written anew when it is missing.
+        sources = [name for name in files if not name.endswith(".pyc")]
+        if sources and all(Path(site, name).exists() for name in sources):
             packages[package.name] = package.version
     return packages
 
@@ -105,8 +109,8 @@ def build(venv, root, digest):
         raise SetupError(f"cannot create {venv}: {error}") from error
     except (ImportError, subprocess.CalledProcessError) as error:
         raise SetupError(
-            f"{sys.executable} comes without the venv module (on Debian and Ubuntu: "
-            f"apt install python3-venv), or name another one with PYTHON="
+            f"{sys.executable} cannot create {venv}: its venv or ensurepip module is "
+            f"missing (on Debian and Ubuntu: apt install python3-venv)"
         ) from error
     install(venv, root)
     packages = intact_packages(venv)
@@ -139,9 +143,9 @@ def install(venv, root):
                 print(f"  pip, {time.monotonic() - start:.0f} s", flush=True)
     if pip.returncode:
         errors = [s for s in log.read_text().splitlines() if s.startswith("ERROR: ")]
-        last = errors[-1].removeprefix("ERROR: ") if errors else "no reason given"
+        reason = errors[0].removeprefix("ERROR: ") if errors else "no reason given"
         raise SetupError(
-            f"pip could not install requirements.txt: {last} (all of it in {log}; "
+            f"pip could not install requirements.txt: {reason} (all of it in {log}; "
             f"check the network and pip's configuration, then try again)"
         )
 

@@ -1,0 +1,341 @@
+"""Truncated against full BPTT in time and memory, beside stock Keras and PyTorch.
+
+```
+python -m benchmarks.bench_q1          # about ten minutes on two idle cores
+python -m benchmarks.bench_q1 --quick  # a few rows, into build/
+```
+
+Every contestant takes the same steps from the same weights, on the CPU: embedding,
+an Elman layer, one logit from its last state, Adam, full-length sentences of random
+tokens. Ours and stock Keras run under `fit` and look for padding, though there is
+none. PyTorch (optional: `pip install torch`) runs the usual loop, knows no padding,
+and truncates as one would by hand: the prefix under `no_grad`, the state detached,
+the suffix with gradient.
+
+A step is timed from the end of the one before to its own end. In a round every
+contestant of one length has its turn, so that whatever else the machine does hits
+all of them alike; every ratio is taken within a round.
+"""
+
+import argparse
+import concurrent.futures
+import functools
+import importlib.metadata
+import importlib.util
+import json
+import math
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common import experiment
+from q1_tbptt.tbptt import TBPTTClassifier
+
+RESULTS = Path("q1_tbptt", "results", "bench.json")
+VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCH_SIZE, BATCHES = 5000, 128, 128, 64, 8
+LEARNING_RATE = 1e-3
+PROC_STATUS = Path("/proc/self/status")
+CORES = os.cpu_count()
+TORCH = importlib.util.find_spec("torch") is not None
+
+# A contestant has its turn of at least so many steps and seconds in each round.
+MIN_STEPS, MIN_SECONDS = 3, 0.3
+FULL = {
+    "rounds": 7,
+    "cuts": {32: (8, 16), 128: (8, 16, 64), 512: (8, 16, 64), 2048: (8, 16, 64)},
+    "memory": [(T, t) for T in (128, 512, 2048) for t in (None, 16)],
+}
+QUICK = {"rounds": 2, "cuts": {32: (8,), 512: (16,)}, "memory": [(512, 16)]}
+
+LABELS = {
+    "ours_xla": "ours, XLA",
+    "ours": "ours",
+    "stock_xla": "stock Keras, XLA",
+    "stock": "stock Keras",
+    "torch": "PyTorch",
+}
+RATIOS = {
+    "speedup": "full / truncated",
+    "ideal_speedup": "ideal",
+    "share_of_ideal": "share of ideal",
+    "speedup_without_xla": "full / truncated, no XLA",
+    "stock_over_ours": "stock Keras / ours",
+    "torch_over_ours": "PyTorch / ours",
+}
+
+
+def main(argv=None):
+    """Runs the benchmark, prints its tables and writes them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rows and rounds")
+    parser.add_argument("--output", type=Path, help=f"default {RESULTS}")
+    args = parser.parse_args(argv)
+    output = experiment.ROOT / ("build" if args.quick else "") / RESULTS
+    output = args.output or output
+    plan = QUICK if args.quick else FULL
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if not TORCH:
+        progress("PyTorch is not installed and left out: pip install torch")
+    results = {"versions": versions(), "cores": CORES, "rounds": plan["rounds"]}
+    results["rows"] = [
+        row
+        for length, cuts in plan["cuts"].items()
+        for row in time_rows(length, [None, *cuts], plan["rounds"])
+    ]
+    if not PROC_STATUS.exists():
+        progress(f"Memory is left out: it is read from {PROC_STATUS}, on Linux")
+        plan["memory"] = []
+    results["memory"] = [memory_row(length, t) for length, t in plan["memory"]]
+    print(report(results))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    print(f"\nWritten to {output}")
+
+
+def load_results(path=experiment.ROOT / RESULTS):
+    """Returns what a run of this benchmark has written."""
+    return json.loads(Path(path).read_text("utf-8"))
+
+
+def headline_metrics(results):
+    """Picks the metrics that stand for the whole benchmark.
+
+    Args:
+        results: dict, see `load_results`.
+
+    Returns:
+        Dict of numbers, medians at `T = 512`, `t = 16` with XLA: how much faster our
+        truncated step is than our full one, how much faster it would be ideally,
+        and the time of PyTorch's truncated step over ours (absent without PyTorch).
+    """
+    (row,) = [row for row in results["rows"] if (row["T"], row["t"]) == (512, 16)]
+    metrics = {
+        "speedup_T512_t16": row["speedup"]["median"],
+        "ideal_speedup_T512_t16": row["ideal_speedup"],
+    }
+    if "torch_over_ours" in row:
+        metrics["torch_ratio_T512_t16"] = row["torch_over_ours"]["median"]
+    return metrics
+
+
+def versions():
+    torch = {"torch": importlib.metadata.version("torch")} if TORCH else {}
+    return experiment.versions() | torch
+
+
+def progress(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+# The contestants.
+
+
+def names(t):
+    """Returns who can truncate to `t` steps; None is full BPTT, which all can."""
+    there = [name for name in LABELS if TORCH or name != "torch"]
+    return [name for name in there if t is None or not name.startswith("stock")]
+
+
+def build(name, t):
+    """Builds a contestant: a function `(length, steps) -> seconds of each step`."""
+    if name == "torch":
+        return torch_contestant(t)
+    if name.startswith("ours"):
+        cell = keras.layers.SimpleRNNCell(UNITS)
+        model = TBPTTClassifier(cell, VOCAB_SIZE, EMBEDDING_DIM, t=t)
+        layers = [model.embedding, cell, model.head]
+    else:
+        layers = [
+            keras.layers.Embedding(VOCAB_SIZE, EMBEDDING_DIM, mask_zero=True),
+            keras.layers.SimpleRNN(UNITS),
+            keras.layers.Dense(1),
+        ]
+        model = keras.Sequential(layers)
+        model.build((None, None))
+    for layer, weights in zip(layers, start_weights(), strict=True):
+        layer.set_weights(weights)
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        jit_compile=name.endswith("_xla"),
+    )
+    return functools.partial(keras_steps, model)
+
+
+def keras_steps(model, length, steps):
+    dataset = tf.data.Dataset.from_tensor_slices(batches(length)).cache().repeat()
+    ends = []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
+    )
+    model.fit(
+        dataset.prefetch(tf.data.AUTOTUNE),
+        steps_per_epoch=steps + 1,
+        callbacks=[clock],
+        shuffle=False,
+        verbose=0,
+    )
+    return np.diff(ends)
+
+
+def torch_contestant(t):
+    import torch
+
+    torch.set_num_threads(CORES)
+    torch.set_flush_denormal(True)  # as TensorFlow does
+    embedding = torch.nn.Embedding(VOCAB_SIZE, EMBEDDING_DIM)
+    rnn = torch.nn.RNN(EMBEDDING_DIM, UNITS, batch_first=True)
+    head = torch.nn.Linear(UNITS, 1)
+    (table,), (kernel, recurrent, bias), (head_kernel, head_bias) = start_weights()
+    start = [table, kernel.T, recurrent.T, bias, 0 * bias, head_kernel.T, head_bias]
+    parameters = [*embedding.parameters(), *rnn.parameters(), *head.parameters()]
+    for parameter, value in zip(parameters, start, strict=True):
+        parameter.data.copy_(torch.tensor(value))
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
+    loss_function = torch.nn.BCEWithLogitsLoss()
+
+    def logits(ids):
+        state = None
+        if t is not None:
+            with torch.no_grad():
+                _, state = rnn(embedding(ids[:, :-t]))
+            state, ids = state.detach(), ids[:, -t:]
+        _, state = rnn(embedding(ids), state)
+        return head(state[-1])
+
+    def run(length, steps):
+        ids, labels = map(torch.from_numpy, batches(length))
+        ends = []
+        for step in range(steps + 1):
+            loss = loss_function(logits(ids[step % BATCHES]), labels[step % BATCHES])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            ends.append(time.perf_counter())
+        return np.diff(ends)
+
+    return run
+
+
+def start_weights():
+    rng = np.random.default_rng(0)
+    table = rng.uniform(-0.05, 0.05, (VOCAB_SIZE, EMBEDDING_DIM))
+    kernel = rng.normal(0, EMBEDDING_DIM**-0.5, (EMBEDDING_DIM, UNITS))
+    recurrent, _ = np.linalg.qr(rng.normal(size=(UNITS, UNITS)))
+    head_kernel = rng.normal(0, UNITS**-0.5, (UNITS, 1))
+    return [table], [kernel, recurrent, np.zeros(UNITS)], [head_kernel, np.zeros(1)]
+
+
+def batches(length):
+    rng = np.random.default_rng(1)
+    ids = rng.integers(1, VOCAB_SIZE, (BATCHES, BATCH_SIZE, length), dtype="int32")
+    return ids, rng.integers(0, 2, (BATCHES, BATCH_SIZE, 1)).astype("float32")
+
+
+# What is measured of them.
+
+
+def time_rows(length, cuts, rounds):
+    """Times every contestant at one length; returns a row for each `t` in `cuts`."""
+    runs = {(name, t): build(name, t) for t in cuts for name in names(t)}
+    steps, seconds = {}, {key: [] for key in runs}
+    for key, run in runs.items():
+        run(length, 1)  # traces and compiles
+        steps[key] = math.ceil(MIN_SECONDS / np.median(run(length, 2)))
+    for turn in range(rounds):
+        progress(f"T = {length}: round {turn + 1} of {rounds}")
+        for key in list(runs)[:: -1 if turn % 2 else 1]:
+            step_seconds = runs[key](length, max(MIN_STEPS, steps[key]))
+            seconds[key].append(float(np.median(step_seconds)))
+    return [time_row(length, t, seconds) for t in cuts]
+
+
+def time_row(length, t, seconds):
+    """Reduces the rounds of all contestants of one length to what concerns one `t`."""
+
+    def ratio(slow, fast, by=1):
+        pairs = zip(seconds[slow], seconds[fast], strict=True)
+        ratios = [a / b / by for a, b in pairs]
+        median = statistics.median(ratios)
+        return {"median": median, "min": min(ratios), "max": max(ratios)}
+
+    row = {"T": length, "t": t}
+    row["milliseconds"] = {n: 1e3 * statistics.median(seconds[n, t]) for n in names(t)}
+    ours, full = ("ours_xla", t), ("ours_xla", None)
+    if t is None:
+        row["stock_over_ours"] = ratio(("stock_xla", None), ours)
+    else:  # a step back costs about two steps forward
+        row["ideal_speedup"] = 3 * length / (length + 2 * t)
+        row["speedup"] = ratio(full, ours)
+        row["share_of_ideal"] = ratio(full, ours, by=row["ideal_speedup"])
+        row["speedup_without_xla"] = ratio(("ours", None), ("ours", t))
+    if TORCH:
+        row["torch_over_ours"] = ratio(("torch", t), ours)
+    return row
+
+
+def memory_row(length, t):
+    """Measures the memory of every contestant, each in a process of its own."""
+    progress(f"T = {length}, t = {t or 'all'}: memory")
+    spawn = multiprocessing.get_context("spawn")
+    row = {"T": length, "t": t, "mebibytes": {}}
+    for name in names(t):
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
+            future = process.submit(step_mebibytes, name, length, t)
+            row["mebibytes"][name] = future.result()
+    return row
+
+
+def step_mebibytes(name, length, t):
+    """Returns by how much steps at `length` raise the peak that tiny steps reach."""
+    run, peaks = build(name, t), []
+    for each in (24, 32, length):
+        run(each, 1)
+        peak = PROC_STATUS.read_text().split("VmHWM:")[1].split()[0]
+        peaks.append(int(peak) / 1024)
+    return peaks[-1] - peaks[-2]
+
+
+# The tables.
+
+
+def report(results):
+    """Formats the results as Markdown."""
+    there = {name: LABELS[name] for name in results["rows"][0]["milliseconds"]}
+    memory = "MiB at the peak beyond those of steps at T = 32; XLA's compiler included"
+    return "\n\n".join(
+        [
+            f"Milliseconds of a training step, median of {results['rounds']} rounds",
+            table(there, results["rows"], "milliseconds"),
+            "Ratios, median (min to max) of the rounds; ours and stock Keras with XLA",
+            table(RATIOS, results["rows"]),
+            memory,
+            table(there, results["memory"], "mebibytes"),
+        ]
+    )
+
+
+def table(columns, rows, part=None):
+    lines = [["T", "t", *columns.values()], ["---:"] * (2 + len(columns))]
+    for row in rows:
+        values = row[part] if part else row
+        cells = [show(values[key]) if key in values else "" for key in columns]
+        lines.append([row["T"], row["t"] or "all", *cells])
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def show(value):
+    if isinstance(value, dict):
+        return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
+    return f"{value:.1f}" if value > 10 else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()

