@@ -146,7 +146,7 @@ def names(t):
 def build(name, t):
     """Builds a contestant: a function `(length, steps) -> seconds of each step`."""
     if name == "torch":
-        return torch_contestant(t)
+        return build_torch(t)
     if name.startswith("ours"):
         cell = keras.layers.SimpleRNNCell(UNITS)
         model = TBPTTClassifier(cell, VOCAB_SIZE, EMBEDDING_DIM, t=t)
@@ -170,7 +170,7 @@ def build(name, t):
 
 
 def keras_steps(model, length, steps):
-    dataset = tf.data.Dataset.from_tensor_slices(batches(length)).cache().repeat()
+    dataset = tf.data.Dataset.from_tensor_slices(batches(length)).repeat()
     ends = []
     clock = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
@@ -185,43 +185,46 @@ def keras_steps(model, length, steps):
     return np.diff(ends)
 
 
-def torch_contestant(t):
+def build_torch(t):
     import torch
 
     torch.set_num_threads(CORES)
     torch.set_flush_denormal(True)  # as TensorFlow does
     embedding = torch.nn.Embedding(VOCAB_SIZE, EMBEDDING_DIM)
     rnn = torch.nn.RNN(EMBEDDING_DIM, UNITS, batch_first=True)
-    head = torch.nn.Linear(UNITS, 1)
+    rnn.bias_hh_l0.requires_grad_(False)  # Keras has one bias
+    model = torch.nn.ModuleList([embedding, rnn, torch.nn.Linear(UNITS, 1)])
     (table,), (kernel, recurrent, bias), (head_kernel, head_bias) = start_weights()
     start = [table, kernel.T, recurrent.T, bias, 0 * bias, head_kernel.T, head_bias]
-    parameters = [*embedding.parameters(), *rnn.parameters(), *head.parameters()]
-    for parameter, value in zip(parameters, start, strict=True):
+    for parameter, value in zip(model.parameters(), start, strict=True):
         parameter.data.copy_(torch.tensor(value))
-    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, fused=True)
-    loss_function = torch.nn.BCEWithLogitsLoss()
+    optimizer = torch.optim.Adam(
+        model.parameters(), LEARNING_RATE, eps=1e-7, fused=True
+    )
+    return functools.partial(torch_steps, model, optimizer, t)
 
-    def logits(ids):
-        state = None
+
+def torch_steps(model, optimizer, t, length, steps):
+    import torch
+
+    embedding, rnn, head = model
+    all_ids, all_labels = map(torch.from_numpy, batches(length))
+    ends = []
+    for step in range(steps + 1):
+        ids, labels, state = all_ids[step % BATCHES], all_labels[step % BATCHES], None
         if t is not None:
             with torch.no_grad():
                 _, state = rnn(embedding(ids[:, :-t]))
             state, ids = state.detach(), ids[:, -t:]
         _, state = rnn(embedding(ids), state)
-        return head(state[-1])
-
-    def run(length, steps):
-        ids, labels = map(torch.from_numpy, batches(length))
-        ends = []
-        for step in range(steps + 1):
-            loss = loss_function(logits(ids[step % BATCHES]), labels[step % BATCHES])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            ends.append(time.perf_counter())
-        return np.diff(ends)
-
-    return run
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            head(state[-1]), labels
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ends.append(time.perf_counter())
+    return np.diff(ends)
 
 
 def start_weights():

@@ -9,6 +9,7 @@ epochs = preset.choose(quick=1, full=4)
 ```
 """
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -26,6 +27,8 @@ import tensorflow as tf
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("quick", "full")
+_START = time.perf_counter()
+_replayed_seconds = []
 _PACKAGES = ("tensorflow", "keras", "keras-nlp", "tensorflow-datasets", "numpy")
 
 
@@ -177,7 +180,9 @@ def remember(question, settings, compute):
     path = ROOT / "build" / "runs" / question / f"{name}.json"
     full = preset().name == "full"
     if full and path.exists():
-        return json.loads(path.read_text("utf-8"))["result"]
+        result = json.loads(path.read_text("utf-8"))["result"]
+        _replayed_seconds.append(result["seconds"])
+        return result
     start = time.perf_counter()
     result = compute() | {"seconds": round(time.perf_counter() - start, 2)}
     if full:
@@ -186,13 +191,33 @@ def remember(question, settings, compute):
     return json.loads(json.dumps(result))
 
 
+def wall_seconds():
+    """Returns how long everything has taken so far, remembered runs included."""
+    return time.perf_counter() - _START + sum(_replayed_seconds)
+
+
 def code_sha256(question):
-    """Returns one digest of the Python files of a question and of `common`."""
+    """Returns one digest of the code that decides the results of a question.
+
+    That is the modules of the question and of `common`, without those that only draw
+    or keep books, and without comments, docstrings and layout.
+    """
     digest = hashlib.sha256()
     for path in sorted([*(ROOT / question).glob("*.py"), *ROOT.glob("common/*.py")]):
-        digest.update(f"{path.relative_to(ROOT).as_posix()}\0".encode())
-        digest.update(path.read_bytes() + b"\0")
+        if path.name not in ("experiment.py", "plots.py", "figures.py"):
+            digest.update(path.relative_to(ROOT).as_posix().encode())
+            digest.update(_code(path.read_text("utf-8")).encode())
     return digest.hexdigest()
+
+
+def _code(source):
+    """Returns source code without what does not run."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body[0].value.value = ""
+    return ast.unparse(tree)
 
 
 def _metric(name, value):

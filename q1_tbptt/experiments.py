@@ -46,7 +46,7 @@ class EncodedData(NamedTuple):
         )
 
 
-def encode_data(texts, *, max_tokens=8000, bucket_lengths=(4, 8, 16, 28, 40, 56)):
+def encode_data(texts, *, max_tokens=20_000, bucket_lengths=(4, 8, 16, 28, 40, 56)):
     """Encodes all splits with a vocabulary of the training texts.
 
     Args:
@@ -270,8 +270,8 @@ def accuracy_by_t(data, cells, seeds, **options):
 
     Args:
         data: `EncodedData`.
-        cells: dict from a title to `(cell, ts)`: a name that `train_tbptt` knows and
-            a list of truncations.
+        cells: dict from a title to `(cell, batch_size, ts)`: a name that
+            `train_tbptt` knows, an int, and a list of truncations.
         seeds: list of ints.
         **options: for `train_tbptt`.
 
@@ -281,17 +281,19 @@ def accuracy_by_t(data, cells, seeds, **options):
         accuracy on the tuning split.
     """
     validation, tuning = {}, {}
-    for title, (cell, ts) in cells.items():
+    for title, (cell, batch_size, ts) in cells.items():
         validation[title], tuning[title] = {}, {}
         for t in ts:
             runs = [
-                accuracy_of_training(data, cell=cell, t=t, seed=seed, **options)
+                accuracy_of_training(
+                    data, cell=cell, t=t, seed=seed, batch_size=batch_size, **options
+                )
                 for seed in seeds
             ]
             validation[title][t] = [run["validation"] for run in runs]
             tuning[title][t] = float(np.mean([run["tuning"] for run in runs]))
             print(
-                f"{title:6s} t={t!s:4s}  tuning {100 * tuning[title][t]:.1f} %   "
+                f"{title:11s} t={t!s:4s}  tuning {100 * tuning[title][t]:.1f} %   "
                 f"validation {_percent(validation[title][t])}   "
                 f"{np.mean([run['seconds'] for run in runs]):.0f} s a run"
             )

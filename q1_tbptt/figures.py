@@ -32,12 +32,12 @@ def draw_unrolled(steps=6, t=3):
         axes.text(k, 0.05, f"$x_{{{names[k - 1]}}}$", ha="center", color=color)
         _arrow(axes, (k, 0.3), (k, 0.72), color)
         _arrow(axes, (k - 0.72, 1), (k - 0.28, 1), color)
-        axes.text(k + 0.5, 1.13, f"$h_{{{names[k - 1]}}}$", ha="center", fontsize=10)
+        axes.text(k + 0.44, 1.13, f"$h_{{{names[k - 1]}}}$", ha="center", fontsize=10)
         if carries:
             _arrow(axes, (k + 0.6, 1.62), (k - 0.35, 1.62), COLORS[1], "--")
     axes.text(steps + 1, 1, "loss", ha="center", va="center", bbox={**box, "fc": "w"})
     _arrow(axes, (steps + 0.28, 1), (steps + 0.72, 1), COLORS[0])
-    cut = steps - t + 0.5
+    cut = steps - t + 0.64
     axes.plot([cut, cut], [0.0, 1.95], color=COLORS[1], linestyle="-", linewidth=2.5)
     axes.text(cut - 0.1, 2.0, "stop_gradient", color=COLORS[1], ha="center")
     axes.text(steps - t / 2 + 1, 1.75, f"gradient: t = {t} cells", color=COLORS[1],
@@ -168,7 +168,7 @@ def plot_bias(panels):
         look = {"color": COLORS[index], "linestyle": LINES[index], "marker": "o"}
         left.plot(ts, bias, label=name, **look)
         right.plot(ts, cosine, **look)
-    left.set(ylabel=r"$\|g_t - g_\infty\|\,/\,\|g_\infty\|$", yscale="log")
+    left.set(ylabel=r"$\|g_t - g_\infty\|\,/\,\|g_\infty\|$", ylim=(0, 1.05))
     right.set(ylabel=r"cosine of $g_t$ and $g_\infty$")
     for axes in (left, right):
         axes.set_xscale("log", base=2)
@@ -262,6 +262,8 @@ def plot_benchmark(bench):
     right.set(ylabel="memory of a step (MiB)", ylim=(0, None))
     for axes in (left, right):
         axes.set_xscale("log", base=2)
+        lengths = sorted({row["T"] for row in rows})
+        axes.set_xticks(lengths, [str(length) for length in lengths])
         axes.set_xlabel("length of the text T (tokens)")
         axes.legend()
     return figure

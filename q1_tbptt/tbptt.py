@@ -17,9 +17,8 @@ import numbers
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from common.text import PADDING_ID, UNKNOWN_ID, check_batch, check_token_ids
+from common.text import PADDING_ID, check_batch, check_token_ids
 from q1_tbptt.gradients import GradientMagnitudes, gradient_magnitudes
 from q1_tbptt.truncation import ElmanRecurrence, HoistedRNN, truncated_scan
 
@@ -38,9 +37,8 @@ class TBPTTClassifier(keras.Model):
     Embedding, a recurrence over any Keras RNN cell, and one logit from the last
     hidden state. `call` is the whole forward pass; `train_step` cuts the gradient.
 
-    A cell's own dropout draws one mask before the cut and another after it; the
-    masks of `dropout` and `word_dropout` hold for the whole sentence, so that with
-    them the loss is the same number for every `t`.
+    A cell's own dropout draws one mask before the cut and another after it; the mask
+    of `dropout` holds for the whole sentence, so that the loss does not depend on `t`.
 
     Args:
         cell: RNN cell with the contract of `keras.layers.RNN`: `SimpleRNNCell`,
@@ -53,7 +51,6 @@ class TBPTTClassifier(keras.Model):
         dropout: float, share of embedding features, the same ones at every step of
             a sentence (Gal and Ghahramani, 2016), and of features of the last hidden
             state, set to 0 in training.
-        word_dropout: float, share of tokens replaced by the unknown word in training.
 
     Call arguments:
         token_ids: int tensor of shape `(batch, time)`, padded with 0 on the left. A
@@ -72,7 +69,6 @@ class TBPTTClassifier(keras.Model):
         embedding_dim=128,
         t=None,
         dropout=0.0,
-        word_dropout=0.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -80,14 +76,12 @@ class TBPTTClassifier(keras.Model):
         self.vocab_size = vocab_size
         self.embedding_dim = embedding_dim
         self.dropout = dropout
-        self.word_dropout = word_dropout
         self.t = t
         policy = self.dtype_policy
         self.embedding = keras.layers.Embedding(vocab_size, embedding_dim, dtype=policy)
         self.feature_dropout = keras.layers.Dropout(dropout, dtype=policy)
         self.head_dropout = keras.layers.Dropout(dropout, dtype=policy)
         self.head = keras.layers.Dense(1, name="head", dtype=policy)
-        self.seed_generator = keras.random.SeedGenerator()
         if type(cell) is keras.layers.SimpleRNNCell and not (
             cell.dropout or cell.recurrent_dropout
         ):
@@ -136,8 +130,6 @@ class TBPTTClassifier(keras.Model):
             Tensor of shape `(batch, 1)`, the same for every `t`.
         """
         check_token_ids(token_ids)
-        if training and self.word_dropout:
-            token_ids = self._drop_words(token_ids)
         batch = tf.shape(token_ids)[0]
         kept_features = self.feature_dropout(
             tf.ones((batch, 1, self.embedding_dim), self.compute_dtype),
@@ -167,14 +159,6 @@ class TBPTTClassifier(keras.Model):
         stacked = isinstance(self.cell, keras.layers.StackedRNNCells)
         hidden_state = keras.tree.flatten(states[-1] if stacked else states)[0]
         return self.head(self.head_dropout(hidden_state, training=training))
-
-    def _drop_words(self, token_ids):
-        drop = (
-            keras.random.uniform(ops.shape(token_ids), seed=self.seed_generator)
-            < self.word_dropout
-        )
-        unknown = ops.cast(UNKNOWN_ID, token_ids.dtype)
-        return ops.where(drop & (token_ids != PADDING_ID), unknown, token_ids)
 
     def train_step(self, data):
         """Takes one optimizer step on the truncated gradient.
@@ -219,7 +203,6 @@ class TBPTTClassifier(keras.Model):
             "embedding_dim": self.embedding_dim,
             "t": self.t,
             "dropout": self.dropout,
-            "word_dropout": self.word_dropout,
         }
 
     @classmethod
@@ -238,12 +221,10 @@ def train_tbptt(
     units=128,
     embedding_dim=128,
     dropout=0.5,
-    word_dropout=0.2,
-    epochs=4,
+    epochs=3,
     learning_rate=1e-3,
     weight_decay=0.1,
     global_clipnorm=None,
-    ema_momentum=0.995,
     seed=0,
     callbacks=(),
     jit_compile="auto",
@@ -251,11 +232,12 @@ def train_tbptt(
 ):
     """Trains a recurrent classifier, back-propagating through at most `t` time steps.
 
-    AdamW with a cosine rate; validation and the returned model use the moving average
-    of the weights, so that the result does not hang on where the last step fell.
+    AdamW with a cosine rate. Validation and the returned model use a moving average of
+    the weights over about a tenth of the training, so that the result does not hang
+    on where the last step fell.
 
     Args:
-        train_ds: `tf.data.Dataset` of known length with batches `(token_ids, labels)`:
+        train_ds: finite `tf.data.Dataset` of batches `(token_ids, labels)`:
             ids int `(batch, time)`, padded with 0 on the left; labels `(batch,)` or
             `(batch, 1)`, 0 or 1. See `common.text.bucketed_batches`.
         validation_ds: the same, for the validation metrics of the history.
@@ -268,12 +250,10 @@ def train_tbptt(
         units: int, size of the hidden state.
         embedding_dim: int.
         dropout: float, see `TBPTTClassifier`.
-        word_dropout: float, see `TBPTTClassifier`.
         epochs: int.
         learning_rate: float, at the first step; falls to 0 along a half cosine.
         weight_decay: float, of AdamW.
         global_clipnorm: float, the norm that gradients are clipped to, or None.
-        ema_momentum: float, of the moving average of the weights.
         seed: int, of the weights and the dropout.
         callbacks: Keras callbacks, for `fit`.
         jit_compile: bool or "auto", whether XLA compiles the steps.
@@ -287,28 +267,26 @@ def train_tbptt(
             batch of another form, an id beyond `vocab_size`, a sentence without a
             token, or padding that is not on the left.
     """
-    largest_id = max(
-        _check_dataset("train_ds", train_ds, vocab_size),
-        _check_dataset("validation_ds", validation_ds, vocab_size),
+    largest_id, batches = _check_dataset("train_ds", train_ds, vocab_size)
+    largest_validation_id, _ = _check_dataset(
+        "validation_ds", validation_ds, vocab_size
     )
     keras.utils.set_random_seed(seed)
     model = TBPTTClassifier(
         as_cell(cell, units),
-        vocab_size or largest_id + 1,
+        vocab_size or max(largest_id, largest_validation_id) + 1,
         embedding_dim,
         t=t,
         dropout=dropout,
-        word_dropout=word_dropout,
     )
+    steps = epochs * batches
     model.compile(
         optimizer=keras.optimizers.AdamW(
-            keras.optimizers.schedules.CosineDecay(
-                learning_rate, decay_steps=epochs * int(train_ds.cardinality())
-            ),
+            keras.optimizers.schedules.CosineDecay(learning_rate, steps),
             weight_decay=weight_decay,
             global_clipnorm=global_clipnorm,
             use_ema=True,
-            ema_momentum=ema_momentum,
+            ema_momentum=max(0.0, 1 - 10 / steps),
         ),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
@@ -348,11 +326,14 @@ def as_cell(cell, units):
 
 
 def _check_dataset(name, dataset, vocab_size):
-    """Checks every batch once, before training; returns the largest id."""
-    largest_id = 0
+    """Checks every batch once, before training: the largest id, and how many."""
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(f"`{name}` must end. Received: an infinite dataset")
+    largest_id = batches = 0
     for token_ids, labels, *_ in dataset.as_numpy_iterator():
         check_batch(name, token_ids, labels, vocab_size)
         largest_id = max(largest_id, int(token_ids.max()))
-    if largest_id == 0:
-        raise ValueError(f"`{name}` holds no batch.")
-    return largest_id
+        batches += 1
+    if batches == 0:
+        raise ValueError(f"`{name}` is empty.")
+    return largest_id, batches

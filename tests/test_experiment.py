@@ -133,6 +133,17 @@ def test_results_name_the_code(repository):
     assert json.loads(write().read_text())["module_sha256"] != first
 
 
+def test_only_code_that_decides_results_counts(repository):
+    code = repository / "common" / "code.py"
+    code.write_text('"""One."""\n\n\ndef f():\n    """Two."""\n    return 1\n')
+    first = experiment.code_sha256("q1_tbptt")
+    code.write_text('"""Three."""\ndef f():\n    """Four."""\n    return 1  # five\n')
+    (repository / "common" / "plots.py").write_text("colour = 'blue'\n")
+    assert experiment.code_sha256("q1_tbptt") == first
+    code.write_text("def f():\n    return 2\n")
+    assert experiment.code_sha256("q1_tbptt") != first
+
+
 def remember(counter, settings):
     def compute():
         counter.append(1)

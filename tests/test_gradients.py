@@ -1,0 +1,342 @@
+"""`gradient_magnitudes` measures what back-propagation by hand gives, and exact zeros.
+
+The oracles share no code with the module: NumPy for the Elman cell, and for the
+others a Python loop over the cell with a zero added to every state on its way.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from q1_tbptt.tbptt import TBPTTClassifier, gradient_magnitudes
+
+VOCAB, WIDTH, UNITS = 11, 3, 4
+
+# Sentences of 7, 4, 2 and 1 tokens.
+SENTENCES = [[5, 2, 9, 5, 3, 10, 5], [7, 5, 1, 8], [6, 4], [2]]
+IDS = np.array([[0] * (7 - len(s)) + s for s in SENTENCES], "int32")
+LABELS = np.array([1, 0, 0, 1])
+TRUNCATIONS = [0, 1, 2, 3, 6, 7, 10, None]
+
+CELLS = {
+    "simple_rnn": lambda: keras.layers.SimpleRNNCell(UNITS, dtype="float64"),
+    "lstm": lambda: keras.layers.LSTMCell(UNITS, dtype="float64"),
+    "gru": lambda: keras.layers.GRUCell(UNITS, dtype="float64"),
+    "stack": lambda: keras.layers.StackedRNNCells(
+        [
+            keras.layers.SimpleRNNCell(5, dtype="float64"),
+            keras.layers.LSTMCell(UNITS, dtype="float64"),
+        ],
+        dtype="float64",
+    ),
+}
+
+
+def build(cell="simple_rnn", t=None, **options):
+    if isinstance(cell, str):
+        cell = CELLS[cell]()
+    model = TBPTTClassifier(cell, VOCAB, WIDTH, t=t, dtype="float64", **options)
+    model(IDS)
+    rng = np.random.default_rng(0)
+    for weight in parameters(model):
+        weight.assign(rng.normal(0, 0.6, weight.shape))
+    return model
+
+
+def parameters(model):
+    layers = [model.embedding, model.cell, model.head]
+    return [weight for layer in layers for weight in layer.trainable_weights]
+
+
+@pytest.fixture(scope="module")
+def elman():
+    return build()
+
+
+@pytest.fixture(scope="module", params=TRUNCATIONS, ids=lambda t: f"t={t}")
+def measured(request, elman):
+    """Magnitudes for each t, looked at by several tests."""
+    elman.t = request.param
+    return request.param, elman, gradient_magnitudes(elman, IDS, LABELS)
+
+
+def steps_of(tokens, t):
+    return len(tokens) if t is None else min(t, len(tokens))
+
+
+# -- Oracles -------------------------------------------------------------------------
+
+
+def elman_logit(weights, tokens, state_shift=(0, 0.0), input_shift=(0, 0.0)):
+    """Run the cell, with something added to h_k and to x_k for one k each."""
+    embeddings, kernel, recurrent, bias, head, head_bias = weights
+    state = np.zeros(UNITS) + (state_shift[1] if state_shift[0] == 0 else 0)
+    for k, token in enumerate(tokens, start=1):
+        x = embeddings[token] + (input_shift[1] if input_shift[0] == k else 0)
+        state = np.tanh(x @ kernel + state @ recurrent + bias)
+        state = state + (state_shift[1] if state_shift[0] == k else 0)
+    return (state @ head + head_bias)[0]
+
+
+def elman_magnitudes(weights, tokens, label, t):
+    """Return the lists of ‖∂L/∂h_k‖, k = 0 ... T, and ‖∂L/∂x_k‖, k = 1 ... T."""
+    embeddings, kernel, recurrent, bias, head, head_bias = weights
+    states = [np.zeros(UNITS)]
+    for token in tokens:
+        states.append(
+            np.tanh(embeddings[token] @ kernel + states[-1] @ recurrent + bias)
+        )
+    logit = (states[-1] @ head + head_bias)[0]
+    d_state = head[:, 0] * (1 / (1 + np.exp(-logit)) - label)
+    hidden = [0.0] * len(tokens) + [np.linalg.norm(d_state)]
+    inputs = [0.0] * len(tokens)
+    for back in range(steps_of(tokens, t)):
+        k = len(tokens) - back
+        d_a = d_state * (1 - states[k] ** 2)
+        inputs[k - 1] = np.linalg.norm(kernel @ d_a)
+        d_state = recurrent @ d_a
+        hidden[k - 1] = np.linalg.norm(d_state)
+    return hidden, inputs
+
+
+def loop_magnitudes(model, tokens, label, t):
+    """The same for any cell: a zero is added to each state where it is passed on.
+
+    The last zero stands between the last hidden state and the head.
+    """
+    sizes = model.cell.state_size
+    sizes = list(sizes) if keras.tree.is_nested(sizes) else [sizes]
+    states = keras.tree.map_structure(lambda n: tf.zeros((1, n), "float64"), sizes)
+    zeros = [[tf.zeros_like(s) for s in tf.nest.flatten(states)] for _ in tokens]
+    zero = tf.zeros((1, model.head.kernel.shape[0]), "float64")
+    inputs = [tf.gather(model.embedding.embeddings, [token]) for token in tokens]
+    cut = len(tokens) - steps_of(tokens, t)
+    with tf.GradientTape() as tape:
+        tape.watch([zeros, zero, inputs])
+        for k, x in enumerate(inputs):
+            if k == cut:
+                states = tf.nest.map_structure(tf.stop_gradient, states)
+            added = [
+                s + z for s, z in zip(tf.nest.flatten(states), zeros[k], strict=True)
+            ]
+            states = tf.nest.pack_sequence_as(states, added)
+            output, states = model.cell(x, states)
+        if cut == len(tokens):
+            output = tf.stop_gradient(output)
+        loss = tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.constant([[label]], "float64"), model.head(output + zero)
+        )
+    d_states, d_last, d_inputs = tape.gradient(
+        loss, [zeros, zero, inputs], unconnected_gradients="zero"
+    )
+    hidden = [np.sqrt(sum(np.sum(d**2) for d in states)) for states in d_states]
+    inputs = [np.linalg.norm(d) for d in d_inputs]
+    return [*hidden, np.linalg.norm(d_last)], inputs
+
+
+# -- The size of the gradient --------------------------------------------------------
+
+
+def assert_row(magnitudes, row, hidden, inputs):
+    """Compare from the end; what is 0 must be exactly 0, what is not there NaN."""
+    for found, expected in (
+        (magnitudes.hidden_state[row], hidden),
+        (magnitudes.inputs[row], inputs),
+    ):
+        there = len(expected)
+        np.testing.assert_allclose(found[-there:], expected, rtol=1e-9, atol=0)
+        assert np.isnan(found[: len(found) - there]).all()
+
+
+def test_elman_magnitudes_equal_numpy(measured):
+    t, model, magnitudes = measured
+    weights = [weight.numpy() for weight in parameters(model)]
+    for row, (tokens, label) in enumerate(zip(SENTENCES, LABELS, strict=True)):
+        assert_row(magnitudes, row, *elman_magnitudes(weights, tokens, label, t))
+
+
+def test_the_cut_is_exact_in_every_sentence(measured):
+    t, _, magnitudes = measured
+    for row, tokens in enumerate(SENTENCES):
+        length = len(tokens)
+        hidden = magnitudes.hidden_state[row, -length - 1 :]
+        inputs = magnitudes.inputs[row, -length:]
+        steps = steps_of(tokens, t)
+        assert (hidden[: length - steps] == 0.0).all()
+        assert (hidden[length - steps :] > 0).all()
+        assert (inputs[: length - steps] == 0.0).all()
+        assert (inputs[length - steps :] > 0).all()
+
+
+def test_positions_align_on_the_end_and_are_nan_where_there_are_none(measured):
+    _, _, magnitudes = measured
+    assert magnitudes.hidden_state.shape == (4, 8)
+    assert magnitudes.inputs.shape == (4, 7)
+    there = np.isfinite(magnitudes.hidden_state)
+    lengths = np.array([[7], [4], [2], [1]])
+    np.testing.assert_array_equal(there, np.arange(8) >= 7 - lengths)
+    np.testing.assert_array_equal(np.isfinite(magnitudes.inputs), IDS > 0)
+
+
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_magnitudes_equal_finite_differences(k, elman):
+    elman.t = None
+    weights = [weight.numpy() for weight in parameters(elman)]
+    tokens = SENTENCES[0]
+
+    def difference(name, size, step=1e-5):
+        ends = []
+        for unit in np.eye(size) * step:
+            logits = [
+                elman_logit(weights, tokens, **{name: (k, sign * unit)})
+                for sign in (1, -1)
+            ]
+            plus, minus = np.log1p(np.exp(-np.array(logits)))  # label 1
+            ends.append((plus - minus) / (2 * step))
+        return np.linalg.norm(ends)
+
+    magnitudes = gradient_magnitudes(elman, IDS[:1], LABELS[:1])
+    expected = difference("state_shift", UNITS)
+    np.testing.assert_allclose(magnitudes.hidden_state[0, k], expected, rtol=1e-6)
+    if k > 0:
+        expected = difference("input_shift", WIDTH)
+        np.testing.assert_allclose(magnitudes.inputs[0, k - 1], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("t", [0, 1, 3, None])
+@pytest.mark.parametrize("cell", CELLS)
+def test_all_states_of_all_layers_are_taken_together(cell, t):
+    model = build(cell, t=t)
+    magnitudes = gradient_magnitudes(model, IDS, LABELS)
+    for row, (tokens, label) in enumerate(zip(SENTENCES, LABELS, strict=True)):
+        assert_row(magnitudes, row, *loop_magnitudes(model, tokens, label, t))
+
+
+@pytest.mark.parametrize("t", [4, None])
+@pytest.mark.parametrize("cell", ["simple_rnn", "stack"])
+def test_long_sentences(cell, t):
+    rng = np.random.default_rng(0)
+    sentences = [rng.integers(1, VOCAB, length).tolist() for length in (90, 41)]
+    model = build(cell, t=t)
+    magnitudes = gradient_magnitudes(model, sentences, [1, 0])
+    for row, (tokens, label) in enumerate(zip(sentences, (1, 0), strict=True)):
+        assert_row(magnitudes, row, *loop_magnitudes(model, tokens, label, t))
+
+
+# -- What it does not depend on ------------------------------------------------------
+
+
+def assert_same(found, expected):
+    np.testing.assert_allclose(found.hidden_state, expected.hidden_state, rtol=1e-9)
+    np.testing.assert_allclose(found.inputs, expected.inputs, rtol=1e-9)
+
+
+@pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
+def test_a_row_of_a_batch_equals_its_sentence_alone(cell):
+    model = build(cell, t=2)
+    batch = gradient_magnitudes(model, IDS, LABELS)
+    for row, (tokens, label) in enumerate(zip(SENTENCES, LABELS, strict=True)):
+        alone = gradient_magnitudes(model, [tokens], [label])
+        assert alone.hidden_state.shape == (1, len(tokens) + 1)
+        assert alone.inputs.shape == (1, len(tokens))
+        assert_row(batch, row, alone.hidden_state[0], alone.inputs[0])
+
+
+def test_lists_and_columns_of_labels_are_taken(elman):
+    elman.t = 3
+    expected = gradient_magnitudes(elman, IDS, LABELS)
+    assert_same(gradient_magnitudes(elman, SENTENCES, LABELS.tolist()), expected)
+    assert_same(gradient_magnitudes(elman, IDS, LABELS[:, None]), expected)
+    assert_same(gradient_magnitudes(elman, IDS, LABELS.astype("float32")), expected)
+    assert_same(gradient_magnitudes(elman, IDS.astype("int64"), LABELS), expected)
+
+
+def test_more_padding_adds_only_nan(elman):
+    elman.t = 3
+    expected = gradient_magnitudes(elman, IDS, LABELS)
+    padded = gradient_magnitudes(elman, np.pad(IDS, ((0, 0), (5, 0))), LABELS)
+    for found, other in zip(padded, expected, strict=True):
+        width = other.shape[1]
+        np.testing.assert_allclose(found[:, -width:], other, rtol=1e-9)
+        assert np.isnan(found[:, :-width]).all()
+
+
+def test_dropout_is_not_active():
+    def cell(rate):
+        return keras.layers.SimpleRNNCell(
+            UNITS, dropout=rate, recurrent_dropout=rate, dtype="float64"
+        )
+
+    clean = build(cell(0.0), t=3)
+    noisy = build(cell(0.5), t=3, dropout=0.5, word_dropout=0.5)
+    expected = gradient_magnitudes(clean, IDS, LABELS)
+    assert_same(gradient_magnitudes(noisy, IDS, LABELS), expected)
+
+
+def test_the_model_is_left_as_it_was():
+    model = build("lstm", t=2)
+    before = [weight.numpy() for weight in model.weights]
+    first = gradient_magnitudes(model, IDS, LABELS)
+    assert model.t == 2
+    for old, weight in zip(before, model.weights, strict=True):
+        np.testing.assert_array_equal(old, weight.numpy())
+    model.t = None
+    assert (gradient_magnitudes(model, IDS, LABELS).hidden_state[0] > 0).all()
+    model.t = 2
+    assert_same(gradient_magnitudes(model, IDS, LABELS), first)
+
+
+def test_a_float32_model_is_measured_as_well():
+    cell = keras.layers.LSTMCell(UNITS)
+    model = TBPTTClassifier(cell, VOCAB, WIDTH, t=2)
+    model(IDS)
+    exact = build("lstm", t=2)
+    model.set_weights(exact.get_weights())
+    found, expected = (gradient_magnitudes(m, IDS, LABELS) for m in (model, exact))
+    for ours, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-4)
+        np.testing.assert_array_equal(ours == 0.0, other == 0.0)
+
+
+# -- Bad input -----------------------------------------------------------------------
+
+
+BAD_IDS = {
+    "empty": (np.zeros((0, 7), "int32"), "token_ids"),
+    "empty list": ([], "token_ids"),
+    "padding alone": (np.where(np.arange(4)[:, None] == 2, 0, IDS), "token"),
+    "empty sentence": ([*SENTENCES[:3], []], "token"),
+    "right padding": (IDS[:, ::-1], "left"),
+    "id 11 of 11": (np.where(IDS == 10, VOCAB, IDS), r"11"),
+    "negative id": (np.where(IDS == 10, -1, IDS), r"-1"),
+    "float ids": (IDS.astype("float32"), "token_ids.*float32"),
+    "rank": (IDS[None], r"token_ids.*\(1, 4, 7\)"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_IDS)
+def test_bad_token_ids_are_refused(kind, elman):
+    ids, message = BAD_IDS[kind]
+    with pytest.raises(ValueError, match=message):
+        gradient_magnitudes(elman, ids, LABELS[: len(ids)])
+
+
+BAD_LABELS = {
+    "fewer": LABELS[:3],
+    "more": np.append(LABELS, 0),
+    "two columns": np.eye(2)[LABELS],
+    "a row": LABELS[None],
+    "a number": 1,
+    "2": 2 * LABELS,
+    "-1": -LABELS,
+    "0.5": LABELS / 2,
+    "nan": np.where(LABELS, np.nan, 0),
+    "text": LABELS.astype(str),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_LABELS)
+def test_bad_labels_are_refused(kind, elman):
+    with pytest.raises(ValueError, match="labels"):
+        gradient_magnitudes(elman, IDS, BAD_LABELS[kind])
