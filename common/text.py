@@ -168,6 +168,7 @@ def bucketed_batches(
 
 
 def check_token_ids(token_ids):
+    """Raises ValueError unless `token_ids` are integers of shape `(batch, time)`."""
     if len(token_ids.shape) != 2 or "int" not in keras.backend.standardize_dtype(
         token_ids.dtype
     ):
@@ -178,6 +179,14 @@ def check_token_ids(token_ids):
 
 
 def check_batch(name, token_ids, labels, vocab_size=None):
+    """Raises ValueError unless a batch is what `bucketed_batches` makes.
+
+    Args:
+        name: what the message calls the batch.
+        token_ids: int array of shape `(batch, time)`.
+        labels: array of shape `(batch,)` or `(batch, 1)`.
+        vocab_size: int, ids must be smaller, or None for any.
+    """
     check_token_ids(token_ids)
     if 0 in token_ids.shape:
         raise ValueError(f"`{name}` is empty. Received: shape {token_ids.shape}")

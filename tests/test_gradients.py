@@ -269,7 +269,7 @@ def test_dropout_is_not_active():
         )
 
     clean = build(cell(0.0), t=3)
-    noisy = build(cell(0.5), t=3, dropout=0.5, word_dropout=0.5)
+    noisy = build(cell(0.5), t=3, dropout=0.5)
     expected = gradient_magnitudes(clean, IDS, LABELS)
     assert_same(gradient_magnitudes(noisy, IDS, LABELS), expected)
 

@@ -521,7 +521,7 @@ def test_the_loss_does_not_depend_on_t_under_dropout(cell):
     losses = []
     for t in (0, 2, None):
         keras.utils.set_random_seed(3)
-        model = build(cell, t=t, dropout=0.5, word_dropout=0.4)
+        model = build(cell, t=t, dropout=0.5)
         compile_with(model, keras.optimizers.SGD(0.0))
         losses.append(fit(model, batches(IDS, LABELS).repeat(2), epochs=2)["loss"])
     np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-6)
@@ -537,19 +537,6 @@ def nearest(logits, possible):
 
 
 COPIES = np.tile(np.array([[0, 0, 5, 9, 3]], "int32"), (256, 1))
-
-
-@pytest.mark.parametrize("t", [0, 1, 2, None])
-def test_word_dropout_replaces_its_share_of_tokens_and_no_padding(t):
-    model = build(word_dropout=0.25)
-    choices = list(itertools.product(*[(token, 1) for token in (5, 9, 3)]))
-    possible = [loop_logit(model, tokens, None)[0, 0] for tokens in choices]
-    logits = model.truncated_logits(tf.constant(COPIES), t, training=True)
-    drawn = [choices[i] for i in nearest(logits, possible)]
-    replaced = np.mean([np.equal(tokens, 1) for tokens in drawn], axis=0)
-    np.testing.assert_allclose(replaced, 0.25, atol=0.1)
-    untouched = model.truncated_logits(tf.constant(COPIES), t)
-    np.testing.assert_allclose(untouched, possible[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("t", [0, 1, 2, None])
@@ -725,13 +712,13 @@ def test_a_saved_model_goes_on_where_it_was(name, tmp_path):
 def test_the_config_rebuilds_the_model():
     cell = keras.layers.GRUCell(UNITS, activation="relu")
     model = TBPTTClassifier(
-        cell, VOCAB, WIDTH, t=np.int64(2), dropout=0.1, word_dropout=0.2, name="named"
+        cell, VOCAB, WIDTH, t=np.int64(2), dropout=0.1, name="named"
     )
     config = json.loads(json.dumps(model.get_config()))
     again = TBPTTClassifier.from_config(config)
     assert again.cell.get_config() == cell.get_config()
     expected = {"vocab_size": VOCAB, "embedding_dim": WIDTH, "t": 2, "dropout": 0.1}
-    expected |= {"word_dropout": 0.2, "name": "named"}
+    expected |= {"name": "named"}
     assert expected.items() <= again.get_config().items()
 
 
@@ -884,7 +871,6 @@ def train(t=3, shuffle=True, **options):
         "units": 8,
         "embedding_dim": 8,
         "dropout": 0.0,
-        "word_dropout": 0.0,
         "epochs": 3,
         "learning_rate": 0.03,
         "verbose": 0,
@@ -944,7 +930,7 @@ def test_train_tbptt_with_t_zero_leaves_all_but_the_head_as_it_was():
 
 
 def test_the_seed_decides_weights_dropout_and_history():
-    noise = {"dropout": 0.3, "word_dropout": 0.2, "epochs": 2}
+    noise = {"dropout": 0.3, "epochs": 2}
     histories = []
     for seed, elsewhere in ((4, 0), (4, 1), (5, 0)):
         keras.utils.set_random_seed(elsewhere)
