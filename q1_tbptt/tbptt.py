@@ -35,7 +35,8 @@ class TBPTTClassifier(keras.Model):
     """Recurrent binary classifier of sentences, trained by truncated BPTT.
 
     Embedding, a recurrence over any Keras RNN cell, and one logit from the last
-    hidden state. `call` is the whole forward pass; `train_step` cuts the gradient.
+    hidden state, which is the first state of the (last) cell. `call` is the whole
+    forward pass; `train_step` cuts the gradient.
 
     A cell's own dropout draws one mask before the cut and another after it; the mask
     of `dropout` holds for the whole sentence, so that the loss does not depend on `t`.
@@ -112,7 +113,7 @@ class TBPTTClassifier(keras.Model):
         if not self.cell.built:
             self.cell.build((batch, self.embedding_dim))
         self.rnn.build((batch, time, self.embedding_dim))
-        self.head.build((batch, keras.tree.flatten(self.cell.output_size)[-1]))
+        self.head.build(self.hidden_state(self.initial_states(1)).shape)
         self.built = True
 
     def call(self, token_ids, training=False):
@@ -154,11 +155,16 @@ class TBPTTClassifier(keras.Model):
         states = self.rnn.get_initial_state(batch_size)
         return list(states) if keras.tree.is_nested(states) else [states]
 
-    def logits_from(self, states, training=False):
-        """Returns the logits of the hidden state of the (last) cell."""
+    def hidden_state(self, states):
+        """Returns the hidden state among all states: the first of the (last) cell."""
         stacked = isinstance(self.cell, keras.layers.StackedRNNCells)
-        hidden_state = keras.tree.flatten(states[-1] if stacked else states)[0]
-        return self.head(self.head_dropout(hidden_state, training=training))
+        return keras.tree.flatten(states[-1] if stacked else states)[0]
+
+    def logits_from(self, states, training=False):
+        """Returns the logits `(batch, 1)` of the last states."""
+        return self.head(
+            self.head_dropout(self.hidden_state(states), training=training)
+        )
 
     def train_step(self, data):
         """Takes one optimizer step on the truncated gradient.
