@@ -218,7 +218,7 @@ def plot_reviews(runs):
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
     names = [truncation_label(t) for t in runs]
-    # The first epoch compiles as well.
+    # Of two epochs the faster: the first one compiles as well.
     seconds = [[min(run["epoch_seconds"]) for run in of_t] for of_t in runs.values()]
     scores = [[100 * run["validation"] for run in of_t] for of_t in runs.values()]
     for axes, values in ((left, seconds), (right, scores)):
