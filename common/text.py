@@ -115,9 +115,11 @@ def bucketed_batches(
         batch_size: int, sentences in a batch.
         bucket_lengths: increasing ints, the lengths that rows are padded to.
         shuffle: bool. When True the sentences and the order of the batches differ in
-            every epoch, reproducibly by `seed`, and what does not fill a batch waits
-            for another epoch. When False nothing is dropped: the form for evaluation.
-        seed: int.
+            every epoch, and what does not fill a batch waits for another epoch. When
+            False nothing is dropped: the form for evaluation.
+        seed: int. As everywhere in TensorFlow it is the global seed at the time of
+            the call (`keras.utils.set_random_seed`) and this one that together decide
+            the whole sequence of epochs.
 
     Returns:
         `tf.data.Dataset` of `(ids, labels)`: int32 `(batch, length)`, left-padded

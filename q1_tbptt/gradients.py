@@ -50,6 +50,8 @@ def gradient_magnitudes(model, token_ids, labels):
             that is not on the left or an id beyond the vocabulary, or `labels` are
             not a 0 or 1 for each sentence.
     """
+    if len(token_ids) == 0:
+        raise ValueError("`token_ids` is empty.")
     if isinstance(token_ids, (list, tuple)):
         token_ids = pad_left(token_ids)
     token_ids, labels = np.asarray(token_ids), np.asarray(labels)

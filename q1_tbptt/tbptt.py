@@ -117,6 +117,8 @@ class TBPTTClassifier(keras.Model):
         self.built = True
 
     def call(self, token_ids, training=False):
+        if tf.distribute.has_strategy():  # where Keras tries a new model on floats
+            token_ids = tf.cast(token_ids, "int32")
         return self.truncated_logits(token_ids, t=None, training=training)
 
     def truncated_logits(self, token_ids, t, training=False):
@@ -173,6 +175,8 @@ class TBPTTClassifier(keras.Model):
         of this step's gradient, before any clipping by the optimizer.
         """
         token_ids, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        if not self.optimizer.built:  # for all weights, though t = 0 trains but some
+            self.optimizer.build(self.trainable_weights)
         with tf.GradientTape() as tape:
             logits = self.truncated_logits(token_ids, self.t, training=True)
             loss = self.compute_loss(
@@ -195,7 +199,11 @@ class TBPTTClassifier(keras.Model):
         for metric in self.metrics:
             if metric.name == "loss":
                 metric.update_state(loss * replicas, tf.shape(token_ids)[0])
-        norm = tf.linalg.global_norm([gradient for gradient, _ in pairs])
+        gradients = [gradient for gradient, _ in pairs]
+        if replicas > 1:
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce("sum", gradients)
+        norm = tf.linalg.global_norm(gradients)
         return {
             **self.compute_metrics(token_ids, labels, logits, sample_weight),
             "gradient_norm": norm / self.optimizer.scale_loss(1.0),
@@ -336,7 +344,10 @@ def _check_dataset(name, dataset, vocab_size):
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(f"`{name}` must end. Received: an infinite dataset")
     largest_id = batches = 0
-    for token_ids, labels, *_ in dataset.as_numpy_iterator():
+    for batch in dataset.as_numpy_iterator():
+        if not isinstance(batch, tuple) or len(batch) < 2:
+            raise ValueError(f"`{name}` must hold pairs `(token_ids, labels)`.")
+        token_ids, labels = batch[:2]
         check_batch(name, token_ids, labels, vocab_size)
         largest_id = max(largest_id, int(token_ids.max()))
         batches += 1

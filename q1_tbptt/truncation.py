@@ -73,6 +73,7 @@ class ElmanRecurrence(keras.layers.Layer):
     """
 
     def __init__(self, cell, **kwargs):
+        kwargs.setdefault("dtype", cell.dtype_policy)
         super().__init__(**kwargs)
         self.cell = cell
         self.state_size = cell.state_size

@@ -220,10 +220,10 @@ def test_epochs_differ_in_batches_and_their_order():
     assert any(each != sorted(each) for each in widths)  # not bucket by bucket
 
 
-def test_the_seed_alone_decides_the_whole_sequence_of_epochs():
+def test_the_seeds_decide_the_whole_sequence_of_epochs():
     runs = []
-    for seed, elsewhere in ((3, 0), (3, 1), (4, 0)):
-        keras.utils.set_random_seed(elsewhere)
+    for seed in (3, 3, 4):
+        keras.utils.set_random_seed(0)
         dataset = batched(seed=seed)
         runs.append([numbers(epoch(dataset)) for _ in range(3)])
     assert runs[0] == runs[1]
