@@ -6,6 +6,7 @@ before the end is then one column for the whole batch.
 """
 
 import collections
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -167,6 +168,51 @@ def bucketed_batches(
         tf.data.experimental.assert_cardinality(sum(batches_in_bucket))
     )
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+class EncodedData(NamedTuple):
+    """Text data as token ids; see `encode_data`."""
+
+    texts: object
+    vectorizer: keras.layers.Layer
+    train: list
+    tuning: list
+    validation: list
+    bucket_lengths: tuple
+
+    @property
+    def vocab_size(self):
+        return self.vectorizer.vocabulary_size()
+
+    def batches(self, split, *, batch_size=128, shuffle=False, seed=0):
+        """Returns the batches of the split named "train", "tuning" or "validation"."""
+        return bucketed_batches(
+            getattr(self, split),
+            getattr(self.texts, split).labels,
+            batch_size=batch_size,
+            bucket_lengths=self.bucket_lengths,
+            shuffle=shuffle,
+            seed=seed,
+        )
+
+
+def encode_data(texts, *, max_tokens=20_000, bucket_lengths=(4, 8, 16, 28, 40, 56)):
+    """Encodes all splits with a vocabulary of the training texts.
+
+    Args:
+        texts: `common.data.TextData`.
+        max_tokens: int, upper limit of the vocabulary.
+        bucket_lengths: increasing ints; longer texts keep their last tokens.
+
+    Returns:
+        `EncodedData`.
+    """
+    vectorizer = build_vectorizer(texts.train.texts, max_tokens=max_tokens)
+    splits = [
+        encode(vectorizer, split.texts, max_length=bucket_lengths[-1])
+        for split in (texts.train, texts.tuning, texts.validation)
+    ]
+    return EncodedData(texts, vectorizer, *splits, tuple(bucket_lengths))
 
 
 def check_token_ids(token_ids):

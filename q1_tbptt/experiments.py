@@ -5,7 +5,6 @@ up where it stopped.
 """
 
 import time
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,51 +17,6 @@ from q1_tbptt.gradients import gradient_magnitudes
 from q1_tbptt.tbptt import TBPTTClassifier, as_cell, train_tbptt
 
 QUESTION = "q1_tbptt"
-
-
-class EncodedData(NamedTuple):
-    """Text data as token ids; see `encode_data`."""
-
-    texts: object
-    vectorizer: keras.layers.Layer
-    train: list
-    tuning: list
-    validation: list
-    bucket_lengths: tuple
-
-    @property
-    def vocab_size(self):
-        return self.vectorizer.vocabulary_size()
-
-    def batches(self, split, *, batch_size=128, shuffle=False, seed=0):
-        """Returns the batches of the split named "train", "tuning" or "validation"."""
-        return text.bucketed_batches(
-            getattr(self, split),
-            getattr(self.texts, split).labels,
-            batch_size=batch_size,
-            bucket_lengths=self.bucket_lengths,
-            shuffle=shuffle,
-            seed=seed,
-        )
-
-
-def encode_data(texts, *, max_tokens=20_000, bucket_lengths=(4, 8, 16, 28, 40, 56)):
-    """Encodes all splits with a vocabulary of the training texts.
-
-    Args:
-        texts: `common.data.TextData`.
-        max_tokens: int, upper limit of the vocabulary.
-        bucket_lengths: increasing ints; longer texts keep their last tokens.
-
-    Returns:
-        `EncodedData`.
-    """
-    vectorizer = text.build_vectorizer(texts.train.texts, max_tokens=max_tokens)
-    splits = [
-        text.encode(vectorizer, split.texts, max_length=bucket_lengths[-1])
-        for split in (texts.train, texts.tuning, texts.validation)
-    ]
-    return EncodedData(texts, vectorizer, *splits, tuple(bucket_lengths))
 
 
 class Recorder(keras.callbacks.Callback):
@@ -91,7 +45,7 @@ def accuracy_of_training(
     """Trains once and evaluates.
 
     Args:
-        data: `EncodedData`.
+        data: `common.text.EncodedData`.
         cell: name of a cell, see `train_tbptt`.
         t: int or None.
         seed: int.
@@ -194,7 +148,7 @@ def gradient_norms_in_training(
     Plain gradient descent, so that nothing but the named cure tames the gradient.
 
     Args:
-        data: `EncodedData`.
+        data: `common.text.EncodedData`.
         t: int or None.
         global_clipnorm: float or None.
         seed: int.
@@ -246,7 +200,7 @@ def largest_gradient_beyond_cut(models, data, ts):
 
     Args:
         models: dict from name to `TBPTTClassifier`.
-        data: `EncodedData`, whose validation sentences are all measured.
+        data: `common.text.EncodedData`, whose validation sentences are all measured.
         ts: truncations, ints.
 
     Returns:
@@ -269,7 +223,7 @@ def accuracy_by_t(data, cells, seeds, **options):
     """Trains every cell with every truncation and seed.
 
     Args:
-        data: `EncodedData`.
+        data: `common.text.EncodedData`.
         cells: dict from a title to `(cell, batch_size, ts)`: a name that
             `train_tbptt` knows, an int, and a list of truncations.
         seeds: list of ints.
