@@ -11,42 +11,42 @@ tokens. Ours and stock Keras run under `fit` and look for padding, though there 
 none. PyTorch (optional: `pip install torch`) runs the usual loop, knows no padding,
 and truncates as one would by hand: the prefix under `no_grad`, the state detached,
 the suffix with gradient.
-
-A step is timed from the end of the one before to its own end. In a round every
-contestant of one length has its turn, so that whatever else the machine does hits
-all of them alike; every ratio is taken within a round.
 """
 
 import argparse
 import concurrent.futures
 import functools
-import importlib.metadata
-import importlib.util
 import json
-import math
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from benchmarks.timing import (
+    BATCHES,
+    CORES,
+    EMBEDDING_DIM,
+    LEARNING_RATE,
+    TORCH,
+    UNITS,
+    VOCAB_SIZE,
+    batches,
+    keras_steps,
+    progress,
+    ratio,
+    table,
+    time_in_turns,
+    versions,
+)
 from common import experiment
 from q1_tbptt.tbptt import TBPTTClassifier
 
 RESULTS = Path("q1_tbptt", "results", "bench.json")
-VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCH_SIZE, BATCHES = 5000, 128, 128, 64, 8
-LEARNING_RATE = 1e-3
 PROC_STATUS = Path("/proc/self/status")
-CORES = os.cpu_count()
-TORCH = importlib.util.find_spec("torch") is not None
-
-# A contestant has its turn of at least so many steps and seconds in each round.
-MIN_STEPS, MIN_SECONDS = 3, 0.3
 FULL = {
     "rounds": 7,
     "cuts": {32: (8, 16), 128: (8, 16, 64), 512: (8, 16, 64), 2048: (8, 16, 64)},
@@ -61,6 +61,7 @@ LABELS = {
     "stock": "stock Keras",
     "torch": "PyTorch",
 }
+KEYS = {"T": "T", "t": "t"}
 RATIOS = {
     "speedup": "full / truncated",
     "ideal_speedup": "ideal",
@@ -125,15 +126,6 @@ def headline_metrics(results):
     return metrics
 
 
-def versions():
-    torch = {"torch": importlib.metadata.version("torch")} if TORCH else {}
-    return experiment.versions() | torch
-
-
-def progress(text):
-    print(text, file=sys.stderr, flush=True)
-
-
 # The contestants.
 
 
@@ -167,22 +159,6 @@ def build(name, t):
         jit_compile=name.endswith("_xla"),
     )
     return functools.partial(keras_steps, model)
-
-
-def keras_steps(model, length, steps):
-    dataset = tf.data.Dataset.from_tensor_slices(batches(length)).repeat()
-    ends = []
-    clock = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
-    )
-    model.fit(
-        dataset.prefetch(tf.data.AUTOTUNE),
-        steps_per_epoch=steps + 1,
-        callbacks=[clock],
-        shuffle=False,
-        verbose=0,
-    )
-    return np.diff(ends)
 
 
 def build_torch(t):
@@ -236,51 +212,30 @@ def start_weights():
     return [table], [kernel, recurrent, np.zeros(UNITS)], [head_kernel, np.zeros(1)]
 
 
-def batches(length):
-    rng = np.random.default_rng(1)
-    ids = rng.integers(1, VOCAB_SIZE, (BATCHES, BATCH_SIZE, length), dtype="int32")
-    return ids, rng.integers(0, 2, (BATCHES, BATCH_SIZE, 1)).astype("float32")
-
-
 # What is measured of them.
 
 
 def time_rows(length, cuts, rounds):
     """Times every contestant at one length; returns a row for each `t` in `cuts`."""
     runs = {(name, t): build(name, t) for t in cuts for name in names(t)}
-    steps, seconds = {}, {key: [] for key in runs}
-    for key, run in runs.items():
-        run(length, 1)  # traces and compiles
-        steps[key] = math.ceil(MIN_SECONDS / np.median(run(length, 2)))
-    for turn in range(rounds):
-        progress(f"T = {length}: round {turn + 1} of {rounds}")
-        for key in list(runs)[:: -1 if turn % 2 else 1]:
-            step_seconds = runs[key](length, max(MIN_STEPS, steps[key]))
-            seconds[key].append(float(np.median(step_seconds)))
+    seconds = time_in_turns(runs, length, rounds)
     return [time_row(length, t, seconds) for t in cuts]
 
 
 def time_row(length, t, seconds):
     """Reduces the rounds of all contestants of one length to what concerns one `t`."""
-
-    def ratio(slow, fast, by=1):
-        pairs = zip(seconds[slow], seconds[fast], strict=True)
-        ratios = [a / b / by for a, b in pairs]
-        median = statistics.median(ratios)
-        return {"median": median, "min": min(ratios), "max": max(ratios)}
-
     row = {"T": length, "t": t}
     row["milliseconds"] = {n: 1e3 * statistics.median(seconds[n, t]) for n in names(t)}
-    ours, full = ("ours_xla", t), ("ours_xla", None)
+    ours, full = seconds["ours_xla", t], seconds["ours_xla", None]
     if t is None:
-        row["stock_over_ours"] = ratio(("stock_xla", None), ours)
+        row["stock_over_ours"] = ratio(seconds["stock_xla", None], ours)
     else:  # a step back costs about two steps forward
         row["ideal_speedup"] = 3 * length / (length + 2 * t)
         row["speedup"] = ratio(full, ours)
         row["share_of_ideal"] = ratio(full, ours, by=row["ideal_speedup"])
-        row["speedup_without_xla"] = ratio(("ours", None), ("ours", t))
+        row["speedup_without_xla"] = ratio(seconds["ours", None], seconds["ours", t])
     if TORCH:
-        row["torch_over_ours"] = ratio(("torch", t), ours)
+        row["torch_over_ours"] = ratio(seconds["torch", t], ours)
     return row
 
 
@@ -316,28 +271,13 @@ def report(results):
     return "\n\n".join(
         [
             f"Milliseconds of a training step, median of {results['rounds']} rounds",
-            table(there, results["rows"], "milliseconds"),
+            table(there, results["rows"], KEYS, "milliseconds"),
             "Ratios, median (min to max) of the rounds; ours and stock Keras with XLA",
-            table(RATIOS, results["rows"]),
+            table(RATIOS, results["rows"], KEYS),
             memory,
-            table(there, results["memory"], "mebibytes"),
+            table(there, results["memory"], KEYS, "mebibytes"),
         ]
     )
-
-
-def table(columns, rows, part=None):
-    lines = [["T", "t", *columns.values()], ["---:"] * (2 + len(columns))]
-    for row in rows:
-        values = row[part] if part else row
-        cells = [show(values[key]) if key in values else "" for key in columns]
-        lines.append([row["T"], row["t"] or "all", *cells])
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def show(value):
-    if isinstance(value, dict):
-        return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
-    return f"{value:.1f}" if value > 10 else f"{value:.2f}"
 
 
 if __name__ == "__main__":

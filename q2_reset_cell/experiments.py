@@ -1,115 +1,18 @@
-"""Learning to forget: networks trained on streams, and what a reset leaves of the past.
+"""Learning to forget: what networks make of streams, and what a reset leaves.
 
 Long runs go through `experiment.remember`, so that a run that was interrupted takes
 up where it stopped. What is done with sentences is in `language.py`.
 """
 
-import itertools
-
 import keras
 import numpy as np
 
 from common import experiment
-from q2_reset_cell.reset_cell import ResetRNN
-from q2_reset_cell.streams import SWAP_AT, StreamBatches, swapped_prefixes
+from q2_reset_cell.networks import STEPS_IN_EPOCH, trained_network, unplugged
+from q2_reset_cell.streams import SWAP_AT, swapped_prefixes
 
 QUESTION = "q2_reset_cell"
-STEPS_IN_EPOCH = 100
-LAYERS = {
-    "reset": ResetRNN,
-    "oracle": ResetRNN,
-    "elman": keras.layers.SimpleRNN,
-    "gru": keras.layers.GRU,
-}
-
-
-def units_for_parameters(layer_class, features, other):
-    """Finds the smallest layer or cell with at least as many parameters as another.
-
-    Args:
-        layer_class: class of a recurrent layer or cell, made from its units.
-        features: int, features of its input.
-        other: the other layer or cell.
-
-    Returns:
-        The number of units, an int.
-    """
-
-    def parameters(layer):
-        layer.build((None, None, features))
-        return layer.count_params()
-
-    wanted = parameters(other)
-    units = itertools.count(1)
-    return next(n for n in units if parameters(layer_class(n)) >= wanted)
-
-
-def build_network(kind, task, units, **options):
-    """Builds a recurrent layer and a linear readout of every state.
-
-    Args:
-        kind: "reset"; "oracle", a reset layer whose gate is told where the resets
-            are, and not trained; "elman" or "gru", with at least as many parameters.
-        task: `Task`.
-        units: int, units of the reset layer.
-        **options: for the layer.
-
-    Returns:
-        A `keras.Sequential` of the layer and the readout.
-    """
-    if kind not in LAYERS:
-        raise ValueError(f"`kind` must be one of {list(LAYERS)}. Received: {kind!r}")
-    features = len(task.reset_input)
-    if kind in ("elman", "gru"):
-        units = units_for_parameters(LAYERS[kind], features, ResetRNN(units))
-    layer = LAYERS[kind](units, return_sequences=True, **options)
-    network = keras.Sequential(
-        [keras.Input((None, features)), layer, keras.layers.Dense(task.outputs)]
-    )
-    if kind == "oracle":
-        kernel = np.zeros((features, units))
-        kernel[task.reset_feature] = -6  # hard sigmoid: from 1 at 3 to 0 at -3
-        _fix_gate(layer.cell, kernel, 3)
-        layer.cell.reset_kernel.trainable = layer.cell.reset_bias.trainable = False
-    return network
-
-
-def _fix_gate(cell, kernel, bias):
-    cell.reset_kernel.assign(kernel)
-    cell.reset_bias.assign(np.full(cell.reset_bias.shape, bias))
-
-
-def unplugged(network):
-    """Returns a copy of a network whose gate is R = 1 for every input."""
-    copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
-    # 1.0 in float32 for both sigmoids; softmax has no such value.
-    _fix_gate(copy.layers[0].cell, np.zeros(copy.layers[0].cell.reset_kernel.shape), 50)
-    return copy
-
-
-def train(network, task, *, steps, learning_rate, seed):
-    """Trains a network on fresh streams of 40 steps, with Adam and a cosine rate.
-
-    Args:
-        network: from `build_network`.
-        task: `Task`.
-        steps: int, batches of 64 streams, in whole hundreds.
-        learning_rate: float, the first one.
-        seed: int, of the streams.
-
-    Returns:
-        List of floats, the mean loss of every hundred steps.
-    """
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    network.compile(
-        keras.optimizers.Adam(schedule, global_clipnorm=1.0),
-        task.loss,
-        jit_compile=True,
-    )
-    batches = StreamBatches(task, STEPS_IN_EPOCH, seed)
-    epochs = steps // STEPS_IN_EPOCH
-    return network.fit(batches, epochs=epochs, shuffle=False, verbose=0).history["loss"]
+LEARNED = 1 / 3  # of the first loss
 
 
 def score(network, task, time, batch=400, seed=7):
@@ -161,14 +64,6 @@ def gates(network, task):
     return at_reset.numpy(), float(np.mean(cell.reset_gate(ordinary)))
 
 
-def trained_network(task, kind, *, units, steps, learning_rate, seed, **options):
-    """Builds a network from a seed and trains it; returns it and its losses."""
-    experiment.seed_everything(seed)
-    network = build_network(kind, task, units, **options)
-    losses = train(network, task, steps=steps, learning_rate=learning_rate, seed=seed)
-    return network, losses
-
-
 def forgetting(task, kind, **settings):
     """Trains a network and measures what it has learned and what it forgets.
 
@@ -202,3 +97,117 @@ def forgetting(task, kind, **settings):
     return experiment.remember(
         QUESTION, {"task": task.name, "kind": kind, **settings}, compute
     )
+
+
+def starting_gates(units=32):
+    """Returns the R that a gate starts from, for some activations and biases.
+
+    Args:
+        units: int, units that softmax shares 1 among.
+
+    Returns:
+        Dict from a label to R, for an input kernel of 0.
+    """
+    choices = [("hard_sigmoid", 3.0), ("hard_sigmoid", 1.0)]
+    choices += [("sigmoid", 5.0), ("sigmoid", 3.0), ("sigmoid", 1.0), ("softmax", 0.0)]
+    return {
+        f"{name.replace('_', ' ')}, b = {bias:g}": float(
+            keras.activations.get(name)(keras.ops.full((1, units), bias))[0, 0]
+        )
+        for name, bias in choices
+    }
+
+
+def describe(name, runs):
+    """Formats what `forgetting` returned for several seeds as one line."""
+    columns = {
+        "score at 40 steps": "score_40",
+        "at 400": "score_400",
+        "R = 1": "unplugged_400",
+        "prefix swap": "swap",
+    }
+    line = f"{name:34s}"
+    for title, key in columns.items():
+        if key in runs[0]:
+            line += f"  {title} {np.mean([run[key] for run in runs]):.3g}"
+    if "gate_at_reset" in runs[0]:
+        gate = np.mean([np.mean(run["gate_at_reset"]) for run in runs])
+        line += f"  R at resets {gate:.2g}"
+    return line
+
+
+def gate_table(runs):
+    """Formats the comparison of activations and biases as a Markdown table.
+
+    Args:
+        runs: dict from `(activation, bias)` to a list of what `forgetting` returns.
+
+    Returns:
+        The table as text; numbers are means over seeds, the swap is the largest.
+    """
+    titles = ["activation", "bias", "FVU at 40 steps", "at 400", "learned at step"]
+    titles += ["R at resets", "R elsewhere", "prefix swap"]
+    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
+    for (activation, bias), of_seeds in runs.items():
+        scores = [
+            experiment.summarise([run[key] for run in of_seeds])
+            for key in ("score_40", "score_400")
+        ]
+        learned = [learned_at(run["losses"]) for run in of_seeds]
+        cells = [activation.replace("_", " "), f"{bias:g}"]
+        cells += [f"{score['mean']:.2g} ± {score['std']:.1g}" for score in scores]
+        cells.append("never" if None in learned else f"{np.mean(learned):.0f}")
+        for key in ("gate_at_reset", "gate_elsewhere"):
+            cells.append(f"{np.mean([np.mean(run[key]) for run in of_seeds]):.2g}")
+        cells.append(f"{max(run['swap'] for run in of_seeds):.1g}")
+        lines.append(cells)
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def learned_at(losses):
+    """Returns the step at which a third of the first loss is reached, or None.
+
+    Args:
+        losses: list of floats, the mean loss of every hundred steps.
+    """
+    low = np.flatnonzero(np.array(losses) < LEARNED * losses[0])
+    return int(low[0] + 1) * STEPS_IN_EPOCH if len(low) else None
+
+
+def one_stream(network, task, time=80, seed=5):
+    """Runs a network on one stream of sums.
+
+    Args:
+        network: trained, of kind "reset".
+        task: `Task`, from `sum_task`.
+        time: int, steps.
+        seed: int, of the stream.
+
+    Returns:
+        Dict of arrays: `gate`, `(time, units)`; `resets`, `(time,)`; `target` and
+        `output`, `(time,)`, of the first sum.
+    """
+    streams = task.make(np.random.default_rng(seed), 1, time)
+    return {
+        "gate": network.layers[0].cell.reset_gate(streams.inputs)[0].numpy(),
+        "resets": streams.inputs[0, :, task.reset_feature] == 1,
+        "target": streams.targets[0, :, 0],
+        "output": network(streams.inputs).numpy()[0, :, 0],
+    }
+
+
+def token_stream(vocab_size, time=32, every=10, seed=4):
+    """Draws tokens for a `token_classifier`, with resets at equal distances.
+
+    Args:
+        vocab_size: int; the last token is the reset.
+        time: int, tokens.
+        every: int, distance of the resets.
+        seed: int.
+
+    Returns:
+        int32 array of shape `(1, time)`.
+    """
+    ids = np.random.default_rng(seed).integers(1, vocab_size - 1, (1, time))
+    ids[:, every - 1 :: every] = vocab_size - 1
+    return ids.astype("int32")

@@ -132,20 +132,21 @@ def sum_task(dims=1, loudness=0.0, reset_rate=0.1):
 
 
 class StreamBatches(keras.utils.PyDataset):
-    """Fresh streams for `fit`; a batch depends on the seed and its number alone.
+    """Fresh streams for `fit`: 64 of 40 steps a batch.
+
+    A batch depends on the seed, the epoch and its number alone.
 
     Args:
         task: `Task`.
         batches: int, batches in an epoch.
         seed: int.
-        batch_size: int.
-        time: int, steps of every stream.
     """
 
-    def __init__(self, task, batches, seed, batch_size=64, time=40):
+    BATCH_SIZE, TIME = 64, 40
+
+    def __init__(self, task, batches, seed):
         super().__init__()
         self.task, self.batches, self.seed = task, batches, seed
-        self.batch_size, self.time = batch_size, time
         self.epoch = 0
 
     def __len__(self):
@@ -153,7 +154,7 @@ class StreamBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         rng = np.random.default_rng([self.seed, self.epoch, index])
-        return tuple(self.task.make(rng, self.batch_size, self.time))
+        return tuple(self.task.make(rng, self.BATCH_SIZE, self.TIME))
 
     def on_epoch_end(self):
         self.epoch += 1

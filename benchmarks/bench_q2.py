@@ -1,0 +1,248 @@
+"""A training step of the reset cell beside stock recurrent layers and PyTorch.
+
+```
+python -m benchmarks.bench_q2          # about ten minutes on two idle cores
+python -m benchmarks.bench_q2 --quick  # a few rows, into build/
+```
+
+Every contestant trains embedding, one recurrent layer of 128 units and one logit from
+its last state with Adam, on the CPU, on full-length sentences of random tokens.
+Keras layers run under `fit`. PyTorch (optional: `pip install torch`) runs the usual
+loop: its own `nn.GRU`, and the reset cell as one would write it there, an
+`nn.RNNCell` and a gate at every step.
+"""
+
+import argparse
+import functools
+import json
+import os
+import statistics
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.timing import (
+    BATCHES,
+    CORES,
+    EMBEDDING_DIM,
+    LEARNING_RATE,
+    TORCH,
+    UNITS,
+    VOCAB_SIZE,
+    batches,
+    keras_steps,
+    progress,
+    ratio,
+    table,
+    time_in_turns,
+    versions,
+)
+from common import experiment
+from q2_reset_cell.reset_cell import ResetCell, ResetRNN
+
+RESULTS = Path("q2_reset_cell", "results", "bench.json")
+FULL = {"rounds": 7, "lengths": (32, 256, 1024)}
+QUICK = {"rounds": 2, "lengths": (32, 256)}
+LAYERS = {
+    "ResetRNN": ResetRNN,
+    "RNN(ResetCell)": lambda units: keras.layers.RNN(ResetCell(units)),
+    "SimpleRNN": keras.layers.SimpleRNN,
+    "GRU": keras.layers.GRU,
+    "LSTM": keras.layers.LSTM,
+}
+TORCH_LAYERS = ("PyTorch GRU", "PyTorch reset cell")
+KEYS = {"T": "T", "XLA": "xla"}
+RATIOS = {
+    "gru_over_reset": "GRU / ResetRNN",
+    "reset_over_simple": "ResetRNN / SimpleRNN",
+    "cell_over_reset": "RNN(ResetCell) / ResetRNN",
+    "torch_gru_over_reset": "PyTorch GRU / ResetRNN",
+    "torch_cell_over_reset": "PyTorch reset cell / ResetRNN",
+}
+
+
+def main(argv=None):
+    """Runs the benchmark, prints its tables and writes them as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rows and rounds")
+    parser.add_argument("--output", type=Path, help=f"default {RESULTS}")
+    args = parser.parse_args(argv)
+    output = experiment.ROOT / ("build" if args.quick else "") / RESULTS
+    output = args.output or output
+    plan = QUICK if args.quick else FULL
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if not TORCH:
+        progress("PyTorch is not installed and left out: pip install torch")
+    results = {"versions": versions(), "cores": CORES, "rounds": plan["rounds"]}
+    results["rows"] = [
+        row for length in plan["lengths"] for row in time_rows(length, plan["rounds"])
+    ]
+    print(report(results))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    print(f"\nWritten to {output}")
+
+
+def load_results(path=experiment.ROOT / RESULTS):
+    """Returns what a run of this benchmark has written."""
+    return json.loads(Path(path).read_text("utf-8"))
+
+
+def headline_metrics(results):
+    """Picks the metrics that stand for the whole benchmark.
+
+    Args:
+        results: dict, see `load_results`.
+
+    Returns:
+        Dict of numbers, medians at `T = 256` without XLA: the time of `GRU` over that
+        of `ResetRNN`, and the time of `ResetRNN` over that of `SimpleRNN`.
+    """
+    rows = {(row["T"], row["xla"]): row for row in results["rows"]}
+    row = rows[256, False]
+    return {
+        "speed_vs_keras_gru": row["gru_over_reset"]["median"],
+        "time_vs_simple_rnn": row["reset_over_simple"]["median"],
+    }
+
+
+# The contestants.
+
+
+def contestants():
+    """Returns `(name, xla)` of all; `xla` is None where there is no choice."""
+    there = [(name, xla) for name in LAYERS for xla in (False, True)]
+    return there + [(name, None) for name in TORCH_LAYERS if TORCH]
+
+
+def build(name, xla):
+    """Builds a contestant: a function `(length, steps) -> seconds of each step`."""
+    if name in TORCH_LAYERS:
+        return build_torch(name)
+    layer = LAYERS[name](UNITS)
+    model = keras.Sequential(
+        [
+            keras.layers.Embedding(VOCAB_SIZE, EMBEDDING_DIM),
+            layer,
+            keras.layers.Dense(1),
+        ]
+    )
+    model.build((None, None))
+    if "Reset" in name:
+        model.set_weights(start_weights())
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        jit_compile=xla,
+    )
+    return functools.partial(keras_steps, model)
+
+
+def build_torch(name):
+    import torch
+
+    torch.set_num_threads(CORES)
+    torch.set_flush_denormal(True)  # as TensorFlow does
+    if name == "PyTorch GRU":
+        layers = [torch.nn.GRU(EMBEDDING_DIM, UNITS, batch_first=True)]
+    else:
+        layers = [
+            torch.nn.RNNCell(EMBEDDING_DIM, UNITS),
+            torch.nn.Linear(EMBEDDING_DIM, UNITS),
+        ]
+    embedding = torch.nn.Embedding(VOCAB_SIZE, EMBEDDING_DIM)
+    model = torch.nn.ModuleList([embedding, *layers, torch.nn.Linear(UNITS, 1)])
+    if name == "PyTorch reset cell":
+        layers[0].bias_hh.requires_grad_(False)  # Keras has one bias
+        table, kernel, recurrent, bias, gate, gate_bias, head, head_bias = (
+            weight.T for weight in start_weights()
+        )
+        start = [table.T, kernel, recurrent, bias, 0 * bias]
+        start += [gate, gate_bias, head, head_bias]
+        for parameter, value in zip(model.parameters(), start, strict=True):
+            parameter.data.copy_(torch.tensor(value))
+    optimizer = torch.optim.Adam(
+        model.parameters(), LEARNING_RATE, eps=1e-7, fused=True
+    )
+    return functools.partial(torch_steps, model, optimizer)
+
+
+def torch_steps(model, optimizer, length, steps):
+    import torch
+
+    embedding, *layers, head = model
+    all_ids, all_labels = map(torch.from_numpy, batches(length))
+    ends = []
+    for step in range(steps + 1):
+        inputs = embedding(all_ids[step % BATCHES])  # (batch, time, features)
+        if len(layers) == 1:
+            state = layers[0](inputs)[1][-1]
+        else:
+            state = torch.zeros(len(inputs), UNITS)
+            for step_inputs in inputs.unbind(1):
+                gate = torch.nn.functional.hardsigmoid(layers[1](step_inputs))
+                state = layers[0](step_inputs, state) * gate
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            head(state), all_labels[step % BATCHES]
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        ends.append(time.perf_counter())
+    return np.diff(ends)
+
+
+def start_weights():
+    """Returns the weights that every reset cell starts from, in Keras's order."""
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(VOCAB_SIZE, EMBEDDING_DIM))
+    scale = EMBEDDING_DIM**-0.5
+    kernel, gate = rng.normal(0, scale, (2, EMBEDDING_DIM, UNITS))
+    recurrent, _ = np.linalg.qr(rng.normal(size=(UNITS, UNITS)))
+    head = rng.normal(0, UNITS**-0.5, (UNITS, 1))
+    bias = np.zeros(UNITS)
+    return [table, kernel, recurrent, bias, gate, bias + 1, head, np.zeros(1)]
+
+
+# What is measured of them.
+
+
+def time_rows(length, rounds):
+    """Times every contestant at one length; returns a row without and with XLA."""
+    runs = {key: build(*key) for key in contestants()}
+    seconds = time_in_turns(runs, length, rounds)
+    return [time_row(length, xla, seconds) for xla in (False, True)]
+
+
+def time_row(length, xla, seconds):
+    """Reduces the rounds of all contestants of one length to a row."""
+    of_name = {name: s for (name, x), s in seconds.items() if x in (xla, None)}
+    milliseconds = {n: 1e3 * statistics.median(s) for n, s in of_name.items()}
+    row = {"T": length, "xla": xla, "milliseconds": milliseconds}
+    ours = of_name["ResetRNN"]
+    row["gru_over_reset"] = ratio(of_name["GRU"], ours)
+    row["reset_over_simple"] = ratio(ours, of_name["SimpleRNN"])
+    row["cell_over_reset"] = ratio(of_name["RNN(ResetCell)"], ours)
+    if "PyTorch GRU" in of_name:
+        row["torch_gru_over_reset"] = ratio(of_name["PyTorch GRU"], ours)
+        row["torch_cell_over_reset"] = ratio(of_name["PyTorch reset cell"], ours)
+    return row
+
+
+def report(results):
+    """Formats the results as Markdown."""
+    there = {name: name for name in results["rows"][0]["milliseconds"]}
+    return "\n\n".join(
+        [
+            f"Milliseconds of a training step, median of {results['rounds']} rounds",
+            table(there, results["rows"], KEYS, "milliseconds"),
+            "Ratios, median (min to max) of the rounds",
+            table(RATIOS, results["rows"], KEYS),
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""What the benchmarks share: the work, the clock, rounds, ratios and tables.
+
+A step is timed from the end of the one before to its own end. In a round every
+contestant has its turn, so that whatever else the machine does hits all of them
+alike; every ratio is taken within a round.
+"""
+
+import importlib.metadata
+import importlib.util
+import math
+import os
+import statistics
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from common import experiment
+
+VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCH_SIZE, BATCHES = 5000, 128, 128, 64, 8
+LEARNING_RATE = 1e-3
+CORES = os.cpu_count()
+TORCH = importlib.util.find_spec("torch") is not None
+
+# A contestant has its turn of at least so many steps and seconds in each round.
+MIN_STEPS, MIN_SECONDS = 3, 0.3
+
+
+def versions():
+    """Returns `experiment.versions` and that of PyTorch, where it is installed."""
+    torch = {"torch": importlib.metadata.version("torch")} if TORCH else {}
+    return experiment.versions() | torch
+
+
+def progress(text):
+    """Tells on stderr how far the benchmark is."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def batches(length):
+    """Makes the work: full-length sentences of random tokens, and labels.
+
+    Args:
+        length: int, tokens of a sentence.
+
+    Returns:
+        `(ids, labels)` of `BATCHES` batches: int32 `(BATCHES, BATCH_SIZE, length)` and
+        float32 `(BATCHES, BATCH_SIZE, 1)`.
+    """
+    rng = np.random.default_rng(1)
+    ids = rng.integers(1, VOCAB_SIZE, (BATCHES, BATCH_SIZE, length), dtype="int32")
+    return ids, rng.integers(0, 2, (BATCHES, BATCH_SIZE, 1)).astype("float32")
+
+
+def keras_steps(model, length, steps):
+    """Trains a Keras model under `fit`; returns the seconds of each step."""
+    dataset = tf.data.Dataset.from_tensor_slices(batches(length)).repeat()
+    ends = []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
+    )
+    model.fit(
+        dataset.prefetch(tf.data.AUTOTUNE),
+        steps_per_epoch=steps + 1,
+        callbacks=[clock],
+        shuffle=False,
+        verbose=0,
+    )
+    return np.diff(ends)
+
+
+def time_in_turns(runs, length, rounds):
+    """Times every contestant at one length, in rounds.
+
+    Args:
+        runs: dict from a contestant to a function `(length, steps) -> seconds of each
+            step`.
+        length: int, tokens of a sentence.
+        rounds: int.
+
+    Returns:
+        Dict from a contestant to a list with the median seconds of every round.
+    """
+    steps, seconds = {}, {key: [] for key in runs}
+    for key, run in runs.items():
+        run(length, 1)  # traces and compiles
+        steps[key] = math.ceil(MIN_SECONDS / np.median(run(length, 2)))
+    for turn in range(rounds):
+        progress(f"T = {length}: round {turn + 1} of {rounds}")
+        for key in list(runs)[:: -1 if turn % 2 else 1]:
+            step_seconds = runs[key](length, max(MIN_STEPS, steps[key]))
+            seconds[key].append(float(np.median(step_seconds)))
+    return seconds
+
+
+def ratio(slow, fast, by=1):
+    """Reduces two lists of seconds, one a round, to their ratio: median, min, max."""
+    ratios = [a / b / by for a, b in zip(slow, fast, strict=True)]
+    median = statistics.median(ratios)
+    return {"median": median, "min": min(ratios), "max": max(ratios)}
+
+
+def table(columns, rows, key_columns, part=None):
+    """Formats rows as a Markdown table.
+
+    Args:
+        columns: dict from a key of a row to the title of its column.
+        rows: list of dicts.
+        key_columns: dict from a title to the key of the row's own name in it.
+        part: key of the dict within a row that holds the columns, or None.
+
+    Returns:
+        The table as text.
+    """
+    titles = [*key_columns, *columns.values()]
+    lines = [titles, ["---:"] * len(titles)]
+    for row in rows:
+        values = row[part] if part else row
+        cells = [show(values[key]) if key in values else "" for key in columns]
+        names = [
+            "all" if row[key] is None else row[key] for key in key_columns.values()
+        ]
+        lines.append([*names, *cells])
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def show(value):
+    """Formats a number, or the median, min and max of one."""
+    if isinstance(value, dict):
+        return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
+    return f"{value:.1f}" if value > 10 else f"{value:.2f}"

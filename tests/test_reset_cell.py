@@ -1,0 +1,718 @@
+"""`q2_reset_cell.reset_cell` computes the three equations of its first lines.
+
+The oracles share no code with the module: the equations written out in NumPy, finite
+differences of that, and stock Keras layers.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from q1_tbptt.tbptt import TBPTTClassifier, gradient_magnitudes
+from q2_reset_cell.reset_cell import ResetCell, ResetRNN
+
+BATCH, TIME, FEATURES, UNITS = 3, 5, 3, 4
+
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(BATCH, TIME, FEATURES))
+STATE = RNG.normal(0, 0.5, (BATCH, UNITS))
+PROBE = RNG.normal(size=(BATCH, TIME, UNITS))  # weighs the outputs of a loss
+MASK = np.array([[1, 1, 0, 1, 1], [0, 0, 1, 0, 1], [1, 1, 1, 0, 0]], bool)
+
+# The same recurrence: `RNN(ResetCell(...))` and `ResetRNN(...)`.
+KINDS = pytest.mark.parametrize("kind", ["cell", "layer"])
+
+# Keras saves TensorFlow variables through NumPy in the way of NumPy 1.
+SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+OF_THE_LOOP = dict.fromkeys(
+    ["return_sequences", "return_state", "go_backwards"]
+    + ["stateful", "unroll", "zero_output_for_mask"],
+    True,
+)
+
+
+def make(kind, dtype="float64", build=True, units=UNITS, features=FEATURES, **options):
+    """Return the layer, built and with weights that neither vanish nor saturate."""
+    loop = {name: options.pop(name) for name in OF_THE_LOOP if name in options}
+    if kind == "layer":
+        layer = ResetRNN(units, dtype=dtype, **loop, **options)
+    else:
+        cell = ResetCell(units, dtype=dtype, **options)
+        layer = keras.layers.RNN(cell, dtype=dtype, **loop)
+    if build:
+        layer.build((BATCH, TIME, features))
+        fill(layer)
+    return layer
+
+
+def fill(layer, seed=1):
+    # The gate's are larger: the default activation is to reach 0 and 1.
+    rng = np.random.default_rng(seed)
+    for weight in layer.weights:
+        scale = 2.5 if weight.name.startswith("reset") else 0.6
+        weight.assign(rng.normal(0, scale, weight.shape))
+
+
+def values(layer):
+    return {weight.name: weight.numpy() for weight in layer.weights}
+
+
+def assign(layer, **new):
+    for weight in layer.weights:
+        if weight.name in new:
+            weight.assign(np.broadcast_to(new[weight.name], weight.shape))
+
+
+def gradients(layer, inputs=INPUTS, state=STATE, probe=PROBE, **options):
+    """Return the outputs and the gradients of their sum, weighed by `probe`."""
+    sources = {
+        "inputs": tf.constant(inputs),
+        "initial_state": tf.constant(state),
+        **{weight.name: weight.value for weight in layer.weights},
+    }
+    with tf.GradientTape() as tape:
+        tape.watch([sources["inputs"], sources["initial_state"]])
+        outputs = layer(
+            sources["inputs"], initial_state=[sources["initial_state"]], **options
+        )
+        loss = tf.reduce_sum(outputs * probe)
+    found = tape.gradient(loss, sources)
+    return outputs.numpy(), {name: found[name].numpy() for name in found}
+
+
+def assert_close(found, expected, rtol=1e-12):
+    atol = rtol * np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, rtol, atol)
+
+
+def assert_gradients(found, expected, rtol):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert np.abs(expected[name]).max() > 1e-2, name
+        assert_close(found[name], expected[name], rtol)
+
+
+# -- Oracles -------------------------------------------------------------------------
+
+
+GATES = {
+    "hard_sigmoid": lambda a: np.clip(a + 3, 0, 6) / 6,
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "tanh": np.tanh,
+    "relu": lambda a: np.maximum(a, 0),
+    "softmax": lambda a: np.exp(a) / np.exp(a).sum(-1, keepdims=True),
+}
+
+
+def numpy_gates(weights, inputs, reset_activation="hard_sigmoid"):
+    a = inputs @ weights["reset_kernel"] + weights.get("reset_bias", 0)
+    return GATES[reset_activation](a)
+
+
+def numpy_states(weights, inputs=INPUTS, state=0, mask=None, **options):
+    """Return h_1 ... h_T, of shape (batch, time, units)."""
+    gates = numpy_gates(weights, inputs, **options)
+    state = np.zeros((len(inputs), UNITS)) + state
+    states = []
+    for k in range(inputs.shape[1]):
+        a = inputs[:, k] @ weights["kernel"] + state @ weights["recurrent_kernel"]
+        new = np.tanh(a + weights.get("bias", 0)) * gates[:, k]
+        state = new if mask is None else np.where(mask[:, k, None], new, state)
+        states.append(state)
+    return np.stack(states, axis=1)
+
+
+def finite_differences(function, arrays, step=1e-5):
+    """Return the central differences of `function(arrays)` by every entry."""
+    result = {name: np.zeros_like(array) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        for index in np.ndindex(array.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = array.copy()
+                moved[index] += sign * step
+                ends.append(function({**arrays, name: moved}))
+            result[name][index] = (ends[0] - ends[1]) / (2 * step)
+    return result
+
+
+# -- The equations -------------------------------------------------------------------
+
+
+VARIANTS = [
+    *({"reset_activation": name} for name in GATES),
+    {"use_bias": False},
+    {"shared_reset": True},
+    {"shared_reset": True, "use_bias": False, "reset_activation": "sigmoid"},
+]
+
+
+@KINDS
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_outputs_and_gradients_are_those_of_the_equations(kind, options):
+    layer = make(kind, return_sequences=True, **options)
+    weights = values(layer)
+    assert len(weights) == (3 if "use_bias" in options else 5)
+    columns = 1 if "shared_reset" in options else UNITS
+    assert weights["reset_kernel"].shape == (FEATURES, columns)
+    activation = options.get("reset_activation", "hard_sigmoid")
+
+    def loss(arrays):
+        inputs, state = arrays["inputs"], arrays["initial_state"]
+        states = numpy_states(arrays, inputs, state, reset_activation=activation)
+        return (states * PROBE).sum()
+
+    arrays = {"inputs": INPUTS, "initial_state": STATE, **weights}
+    outputs, found = gradients(layer)
+    expected = numpy_states(weights, state=STATE, reset_activation=activation)
+    assert_close(outputs, expected)
+    assert_gradients(found, finite_differences(loss, arrays), rtol=1e-7)
+
+
+def test_the_default_gate_is_tried_closed_open_and_between():
+    gates = numpy_gates(values(make("cell")), INPUTS)
+    assert min((gates == 0).sum(), (gates == 1).sum()) > 3
+    assert ((gates > 0) & (gates < 1)).sum() > 10
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_open_gate_makes_it_the_cell_of_elman_bit_by_bit(dtype):
+    ours = make("cell", dtype, return_sequences=True)
+    assign(ours, reset_kernel=0, reset_bias=100)
+    elman = keras.layers.SimpleRNNCell(UNITS, dtype=dtype)
+    stock = keras.layers.RNN(elman, return_sequences=True, dtype=dtype)
+    stock.build(INPUTS.shape)
+    assign(stock, **values(ours))
+    inputs = INPUTS.astype(dtype)
+    np.testing.assert_array_equal(ours(inputs), stock(inputs))
+    hoisted = make("layer", dtype, return_sequences=True)
+    assign(hoisted, **values(ours))
+    assert_close(hoisted(inputs), stock(inputs), 1e-6 if dtype == "float32" else 1e-12)
+
+
+@KINDS
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_closed_gate_cuts_off_its_own_and_all_earlier_inputs(kind, shared):
+    layer = make(kind, return_sequences=True, shared_reset=shared)
+    reset_kernel = values(layer)["reset_kernel"] / 10
+    reset_kernel[-1] = -100  # the last feature closes every gate
+    assign(layer, reset_kernel=reset_kernel, reset_bias=1)
+    inputs, other = INPUTS.copy(), INPUTS[::-1].copy()
+    inputs[..., -1] = other[..., -1] = 0
+    inputs[:, 2, -1] = other[:, 2, -1] = 1
+    other[:, 3:] = inputs[:, 3:]
+    assert (inputs[0, :3] != other[0, :3]).sum() == 6  # also at the closed step
+
+    late = np.where(np.arange(TIME)[:, None] > 2, PROBE, 0)
+    outputs, found = gradients(layer, inputs, probe=late)
+    others = layer(other, initial_state=[STATE + 1]).numpy()
+    assert not outputs[:, 2].any()
+    assert (outputs[0, :2] != others[0, :2]).all()
+    np.testing.assert_array_equal(outputs[:, 2:], others[:, 2:])
+    assert not found["initial_state"].any()
+    assert not found["inputs"][:, :3].any()
+    assert found["inputs"][:, 3:, :-1].all()
+
+    # It was the gate that cut.
+    inputs[:, 2, -1] = 0
+    _, found = gradients(layer, inputs, probe=late)
+    assert found["initial_state"].all() and found["inputs"][:, :3, :-1].all()
+
+
+# -- What Keras adds to a cell -------------------------------------------------------
+
+
+@KINDS
+@pytest.mark.parametrize("unroll", [False, True])
+def test_masked_steps_pass_the_state_unchanged(kind, unroll):
+    layer = make(kind, return_sequences=True, return_state=True, unroll=unroll)
+    outputs, last = layer(INPUTS, mask=MASK)
+    assert_close(outputs, numpy_states(values(layer), mask=MASK))
+    np.testing.assert_array_equal(outputs[:, -1], last)
+    np.testing.assert_array_equal(outputs[0, 2], outputs[0, 1])
+
+    mask = MASK & [[True], [False], [True]]  # nothing of the second sequence
+    _, last = layer(INPUTS, mask=mask, initial_state=[STATE])
+    np.testing.assert_array_equal(last[1], STATE[1])
+    assert_close(last, numpy_states(values(layer), state=STATE, mask=mask)[:, -1])
+
+
+@KINDS
+@pytest.mark.parametrize("unroll", [False, True])
+def test_masked_steps_return_0_if_told(kind, unroll):
+    layer = make(kind, return_sequences=True, zero_output_for_mask=True, unroll=unroll)
+    expected = numpy_states(values(layer), mask=MASK) * MASK[..., None]
+    assert_close(layer(INPUTS, mask=MASK), expected)
+
+
+@KINDS
+def test_padding_of_an_embedding_changes_nothing(kind):
+    embedding = keras.layers.Embedding(7, FEATURES, mask_zero=True, dtype="float64")
+    model = keras.Sequential([embedding, make(kind)])
+    bare = np.array([[3, 1, 6]])
+    for padded in ([[0, 0, 3, 1, 6]], [[3, 1, 6, 0, 0]], [[3, 0, 1, 0, 6]]):
+        assert_close(model(np.array(padded)), model(bare))
+    states = numpy_states(values(model.layers[1]), embedding(bare).numpy())
+    assert_close(model(bare), states[:, -1])
+
+
+@KINDS
+def test_loop_options(kind):
+    expected = numpy_states(values(make(kind)))
+    assert_close(make(kind)(INPUTS), expected[:, -1])
+    assert_close(make(kind, unroll=True)(INPUTS), expected[:, -1])
+    output, state = make(kind, return_state=True)(INPUTS)
+    np.testing.assert_array_equal(output, state)
+    backwards = make(kind, go_backwards=True, return_sequences=True)
+    assert_close(backwards(INPUTS), numpy_states(values(backwards), INPUTS[:, ::-1]))
+    started = make(kind, return_sequences=True)(INPUTS, initial_state=[STATE])
+    assert_close(started, numpy_states(values(make(kind)), state=STATE))
+
+
+@KINDS
+def test_a_stateful_layer_goes_on_where_it_ended(kind):
+    layer = make(kind, stateful=True, return_sequences=True)
+    expected = numpy_states(values(layer))
+    assert_close(layer(INPUTS[:, :2]), expected[:, :2])
+    assert_close(layer(INPUTS[:, 2:]), expected[:, 2:])
+    layer.reset_state()
+    assert_close(layer(INPUTS), expected)
+
+
+@KINDS
+def test_any_number_of_steps(kind):
+    layer = make(kind, return_sequences=True)
+    unknown = tf.TensorSpec((None, None, FEATURES), "float64")
+    function = tf.function(layer, input_signature=[unknown])
+    for steps in (1, 3, TIME):
+        found = function(INPUTS[:, :steps])
+        assert_close(found, numpy_states(values(layer))[:, :steps])
+
+
+def test_a_stack_of_cells_is_a_stack_of_layers():
+    cells = [ResetCell(UNITS, dtype="float64"), ResetCell(UNITS, dtype="float64")]
+    stack = keras.layers.StackedRNNCells(cells, dtype="float64")
+    layer = keras.layers.RNN(stack, return_sequences=True, dtype="float64")
+    layer.build(INPUTS.shape)
+    fill(layer)
+    first = numpy_states(values(cells[0]))
+    assert_close(layer(INPUTS), numpy_states(values(cells[1]), first))
+
+
+@KINDS
+def test_bidirectional(kind):
+    options = dict(reset_activation="relu", shared_reset=True, return_sequences=True)
+    layer = make(kind, build=False, **options)
+    both = keras.layers.Bidirectional(layer, dtype="float64")
+    both.build(INPUTS.shape)
+    fill(both.forward_layer, seed=1)
+    fill(both.backward_layer, seed=2)
+    ways = (both.forward_layer, INPUTS), (both.backward_layer, INPUTS[:, ::-1])
+    there, back = (
+        numpy_states(values(way), inputs, reset_activation="relu")
+        for way, inputs in ways
+    )
+    assert_close(both(INPUTS), np.concatenate([there, back[:, ::-1]], axis=-1))
+
+
+# -- Dropout -------------------------------------------------------------------------
+
+
+DROPOUTS = [(0, 0), (0.4, 0), (0, 0.4), (0.4, 0.4)]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("dropout, recurrent_dropout", DROPOUTS)
+def test_the_layer_is_the_cell_in_a_loop(dropout, recurrent_dropout, training):
+    rates = dict(dropout=dropout, recurrent_dropout=recurrent_dropout)
+
+    def run(kind):
+        layer = make(kind, return_sequences=True, seed=7, **rates)
+        return [gradients(layer, training=training) for _ in range(2)]
+
+    ours, expected = run("layer"), run("cell")
+    for one, other in zip(ours, expected, strict=True):
+        assert_close(one[0], other[0])
+        assert_gradients(one[1], other[1], 1e-12)
+    # Every call in training draws anew.
+    drawn = training and dropout + recurrent_dropout > 0
+    assert (ours[0][0] != ours[1][0]).any() == drawn
+
+
+@KINDS
+@pytest.mark.parametrize("dropout, recurrent_dropout", DROPOUTS[1:])
+def test_dropout_is_active_in_training_only(kind, dropout, recurrent_dropout):
+    layer = make(kind, dropout=dropout, recurrent_dropout=recurrent_dropout)
+    expected = numpy_states(values(layer))[:, -1]
+    assert np.abs(layer(INPUTS, training=True) - expected).max() > 0.01
+    assert_close(layer(INPUTS, training=False), expected)
+    assert_close(layer(INPUTS), expected)
+
+
+@KINDS
+def test_a_dropped_feature_is_hidden_from_candidate_and_gate_alike(kind):
+    linear = dict(activation="linear", reset_activation="linear", units=8, features=8)
+    layer = make(kind, dropout=0.5, return_sequences=True, **linear)
+    ones = np.ones((50, TIME, 8))
+    identity = np.eye(8)
+    assign(layer, kernel=identity, recurrent_kernel=0, reset_kernel=identity)
+    assign(layer, bias=1, reset_bias=2)
+    found = layer(ones, training=True).numpy()
+    # (m + 1)(m + 2), where m is 0 or, every second time, 1 / (1 - 0.5).
+    assert set(found.flat) == {2.0, 12.0}
+    assert 0.3 < (found[:, 0] == 2).mean() < 0.7
+    assert (found == found[:, :1]).all()  # the same features at every step
+    assert (found[0] != found[1:]).any()
+
+
+@KINDS
+def test_a_dropped_state_is_hidden_at_every_step(kind):
+    options = dict(return_sequences=True, activation="linear")
+    layer = make(kind, recurrent_dropout=0.5, **options)
+    assign(layer, kernel=0, bias=0, recurrent_kernel=np.eye(UNITS))
+    assign(layer, reset_kernel=0, reset_bias=100)
+    inputs, ones = np.ones((50, TIME, FEATURES)), np.ones((50, UNITS))
+    found = layer(inputs, initial_state=[ones], training=True).numpy()
+    assert set(found[:, 0].flat) == {0.0, 2.0}
+    assert_close(found, found[:, :1] * (2.0 ** np.arange(TIME))[:, None])
+
+
+# -- The parts of a step -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_reset_gate_is_the_factor_of_the_recurrence(axes, shared):
+    # Dropout does not reach it.
+    cell = ResetCell(UNITS, dtype="float64", shared_reset=shared, dropout=0.5)
+    inputs = INPUTS[(0,) * (3 - axes)]
+    found = cell.reset_gate(inputs).numpy()  # which builds the cell
+    assert found.shape == (*inputs.shape[:-1], 1 if shared else UNITS)
+
+    fill(cell)
+    found = cell.reset_gate(inputs).numpy()
+    elman = keras.layers.SimpleRNNCell(UNITS, dtype="float64")
+    elman.build((None, FEATURES))
+    assign(elman, **values(cell))
+    rows, state = inputs.reshape(-1, FEATURES), STATE[:1].repeat(inputs.size // 3, 0)
+    ratio = cell(rows, [state])[0] / elman(rows, [state])[0]
+    ratio = np.reshape(ratio, (*inputs.shape[:-1], UNITS))
+    assert_close(np.broadcast_to(found, ratio.shape), ratio)
+
+
+@KINDS
+def test_reset_gate_before_the_first_call_is_that_of_the_layer(kind):
+    layer = make(kind, build=False, return_sequences=True)
+    before = layer.cell.reset_gate(INPUTS).numpy()
+    outputs = layer(INPUTS)
+    assert_close(before, numpy_gates(values(layer), INPUTS))
+    assert_close(outputs, numpy_states(values(layer)))
+    np.testing.assert_array_equal(layer.cell.reset_gate(INPUTS), before)
+
+
+@pytest.mark.parametrize("shape", [(2,), (7, 4), (2, 5, 1)])
+def test_reset_gate_names_the_shape_it_cannot_use(shape):
+    cell = make("cell").cell
+    with pytest.raises(ValueError, match=re.escape(str(shape))):
+        cell.reset_gate(np.zeros(shape))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_project_and_step_are_the_cell(shared):
+    cell = make("cell", shared_reset=shared, recurrent_dropout=0.5).cell
+    weights = values(cell)
+    projected, reset = cell.project(INPUTS)
+    assert_close(projected, INPUTS @ weights["kernel"] + weights["bias"])
+    assert_close(reset, numpy_gates(weights, INPUTS))
+    assert reset.shape == (BATCH, TIME, 1 if shared else UNITS)
+    found = cell.step(projected[:, 0], reset[:, 0], STATE)
+    assert_close(found, numpy_states(weights, state=STATE)[:, 0])
+    output, (state,) = cell(INPUTS[:, 0], [STATE])
+    assert_close(output, found)
+    np.testing.assert_array_equal(output, state)
+
+
+# -- Initial weights and losses ------------------------------------------------------
+
+
+@KINDS
+def test_initial_weights(kind):
+    layer = make(kind, build=False, dtype="float32", reset_bias=-0.25)
+    layer.build(INPUTS.shape)
+    weights = values(layer)
+    assert (weights["kernel"] != weights["reset_kernel"]).all()
+    np.testing.assert_array_equal(weights["bias"], np.zeros(UNITS))
+    np.testing.assert_array_equal(weights["reset_bias"], np.full(UNITS, -0.25))
+    recurrent = weights["recurrent_kernel"]
+    np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(UNITS), atol=1e-6)
+    gates = ResetCell(UNITS).reset_gate(np.zeros((1, FEATURES)))
+    np.testing.assert_allclose(gates, np.full((1, UNITS), 2 / 3), rtol=1e-6)
+
+
+@KINDS
+def test_initializers(kind):
+    names = ["kernel", "recurrent_kernel", "reset_kernel", "bias"]
+    keywords = ["kernel", "recurrent", "reset_kernel", "bias"]
+    options = {
+        f"{keyword}_initializer": keras.initializers.Constant(0.5 + k)
+        for k, keyword in enumerate(keywords)
+    }
+    layer = make(kind, build=False, **options)
+    layer.build(INPUTS.shape)
+    for k, name in enumerate(names):
+        assert (values(layer)[name] == 0.5 + k).all(), name
+    assert (values(layer)["reset_bias"] == 1).all()
+
+
+@KINDS
+def test_a_kernel_regularizer_and_a_constraint_are_for_both_kernels(kind):
+    regularizer = keras.regularizers.L2(0.1)
+    layer = make(kind, kernel_regularizer=regularizer, kernel_constraint="non_neg")
+    weights = values(layer)
+    squares = [(weights[name] ** 2).sum() for name in ("kernel", "reset_kernel")]
+    assert_close(sum(layer.losses), 0.1 * sum(squares), 1e-6)
+    constrained = [w.name for w in layer.weights if w.constraint is not None]
+    assert constrained == ["kernel", "reset_kernel"]
+
+
+def test_an_activity_regularizer_adds_its_loss():
+    layer = make("layer", activity_regularizer=keras.regularizers.L2(0.1))
+    outputs = layer(INPUTS).numpy()
+    # Keras takes the mean over the batch.
+    assert_close(sum(layer.losses), 0.1 * (outputs**2).sum() / BATCH, 1e-6)
+
+
+def test_a_frozen_layer_has_no_weights_to_train():
+    layer = make("layer", trainable=False)
+    assert len(layer.weights) == 5 and not layer.trainable_weights
+
+
+# -- Saving --------------------------------------------------------------------------
+
+
+OF_THE_CELL = {
+    "activation": "sigmoid",
+    "reset_activation": "relu",
+    "use_bias": False,
+    "kernel_initializer": keras.initializers.RandomNormal(seed=1),
+    "recurrent_initializer": keras.initializers.RandomNormal(seed=2),
+    "reset_kernel_initializer": keras.initializers.RandomNormal(seed=3),
+    "bias_initializer": "ones",
+    "reset_bias": 0.5,
+    "shared_reset": True,
+    "dropout": 0.1,
+    "recurrent_dropout": 0.2,
+    **{f"{name}_regularizer": "l2" for name in ("kernel", "recurrent", "bias")},
+    **{f"{name}_constraint": "non_neg" for name in ("kernel", "recurrent", "bias")},
+    "seed": 5,
+    "trainable": False,
+    "dtype": "float64",
+}
+
+
+def make_unusual(kind):
+    loop = {**OF_THE_LOOP, "return_state": False, "unroll": False}
+    if kind == "layer":
+        return ResetRNN(UNITS, activity_regularizer="l2", **loop, **OF_THE_CELL)
+    return keras.layers.RNN(ResetCell(UNITS, **OF_THE_CELL), **loop)
+
+
+@pytest.mark.parametrize(
+    "make_layer",
+    [
+        lambda: ResetCell(UNITS, name="n", **OF_THE_CELL),
+        lambda: ResetRNN(UNITS, name="n", **OF_THE_LOOP, **OF_THE_CELL),
+    ],
+)
+def test_every_option_is_in_the_config(make_layer):
+    layer = make_layer()
+    config, default = layer.get_config(), type(layer)(3).get_config()
+    json.dumps(config)
+    assert [name for name in default if config[name] == default[name]] == []
+    assert type(layer).from_config(config).get_config() == config
+
+
+def test_the_config_has_the_activity_regularizer():
+    layer = ResetRNN(UNITS, activity_regularizer="l2")
+    copy = ResetRNN.from_config(layer.get_config())
+    assert isinstance(copy.activity_regularizer, keras.regularizers.L2)
+
+
+@SAVES
+@KINDS
+def test_a_saved_model_is_the_same_model(kind, tmp_path):
+    sequences = keras.Input((TIME, FEATURES), batch_size=BATCH, dtype="float64")
+    model = keras.Sequential([sequences, make_unusual(kind)])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[0]) is type(model.layers[0])
+    assert type(loaded.layers[0].cell) is type(model.layers[0].cell)
+    # Of a shape, JSON makes a list.
+    assert loaded.to_json() == model.to_json()
+    for _ in range(2):  # it is stateful
+        np.testing.assert_array_equal(loaded(INPUTS), model(INPUTS))
+    assert model(INPUTS).numpy().any()
+
+
+class Holder(keras.Model):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, inputs):
+        return self.layer(inputs)
+
+
+@SAVES
+@pytest.mark.parametrize("kinds", [("cell", "layer"), ("layer", "cell")])
+def test_layer_and_cell_load_the_weights_of_each_other(kinds, tmp_path):
+    three = (kinds[0], kinds[1], kinds[1])
+    source, target, third = (Holder(make(kind, "float32")) for kind in three)
+    inputs = INPUTS.astype("float32")
+    expected = source(inputs)
+    for model in (target, third):
+        model(inputs)
+        fill(model.layer, seed=9)
+    names = [[weight.name for weight in m.weights] for m in (source, target)]
+    paths = [[w.path.split("/")[2:] for w in m.weights] for m in (source, target)]
+    assert names[0] == names[1] and paths[0] == paths[1]
+
+    target.set_weights(source.get_weights())
+    source.save_weights(tmp_path / "some.weights.h5")
+    third.load_weights(tmp_path / "some.weights.h5")
+    for model in (target, third):
+        np.testing.assert_allclose(model(inputs), expected, rtol=1e-5, atol=1e-6)
+
+
+# -- Where it runs -------------------------------------------------------------------
+
+
+def make_two():
+    first = make("cell", "float32", return_sequences=True)
+    return first, make("layer", "float32", features=UNITS)
+
+
+def fitted_weights(**options):
+    """Return the weights after two steps on batches of two lengths."""
+    model = keras.Sequential([keras.Input((None, FEATURES)), *make_two()])
+    model.compile(keras.optimizers.SGD(0.5), "mse", **options)
+    for length in (TIME, 3):
+        inputs, targets = INPUTS[:2, :length], PROBE[:2, 0]
+        model.fit(inputs, targets, batch_size=2, verbose=0, shuffle=False)
+    return [weight.numpy() for weight in model.trainable_weights]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fitted_weights(jit_compile=False)
+
+
+def test_xla_takes_the_steps_of_a_graph(fitted):
+    start = [weight.numpy() for layer in make_two() for weight in layer.weights]
+    found = fitted_weights(jit_compile=True)
+    for one, other, before in zip(found, fitted, start, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+        assert np.abs(one - before).max() > 1e-3
+
+
+@KINDS
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(kind, policy):
+    layer = make(kind, policy, return_sequences=True)
+    outputs = layer(INPUTS)
+    gates = layer.cell.reset_gate(INPUTS)
+    assert {weight.dtype for weight in layer.weights} == {"float32"}
+    half = policy.removeprefix("mixed_")
+    assert outputs.dtype == gates.dtype == half
+    exact = numpy_states(values(layer)), numpy_gates(values(layer), INPUTS)
+    for found, expected in zip((outputs, gates), exact, strict=True):
+        atol = 0.004 if half == "float16" else 0.03
+        np.testing.assert_allclose(tf.cast(found, "float64"), expected, 0, atol)
+
+
+MIRRORED = """
+import json
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, devices)
+from test_reset_cell import fitted_weights
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+with strategy.scope():
+    found = fitted_weights()
+print(json.dumps([weight.tolist() for weight in found]))
+"""
+
+
+def test_two_mirrored_devices_take_the_steps_of_one(fitted):
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent)])
+    run = subprocess.run(
+        [sys.executable, "-c", MIRRORED],
+        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    for one, other in zip(found, fitted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@SAVES
+def test_the_classifier_of_question_1_trains_it_by_truncated_backpropagation(tmp_path):
+    ids = np.array([[5, 2, 9, 3, 10], [0, 7, 5, 1, 8]], "int32")
+    labels = np.array([1.0, 0.0], "float32")
+    model = TBPTTClassifier(ResetCell(UNITS), vocab_size=11, embedding_dim=3, t=2)
+    model(ids)
+    before = model.get_weights()
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.5), loss=loss)
+    model.fit(ids, labels, verbose=0)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        assert (one != other).any()
+
+    found = gradient_magnitudes(model, ids, labels)
+    states, inputs = found.hidden_state, found.inputs  # NaN before a sentence
+    assert (np.nan_to_num(states[:, :3]) == 0).all() and (states[:, 3:] > 0).all()
+    assert (np.nan_to_num(inputs[:, :3]) == 0).all() and (inputs[:, 3:] > 0).all()
+    model.t = None
+    found = gradient_magnitudes(model, ids, labels)
+    assert (found.hidden_state[0] > 0).all() and (found.inputs[0] > 0).all()
+
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert isinstance(loaded.cell, ResetCell)
+    np.testing.assert_array_equal(loaded(ids), model(ids))
+
+
+# -- Bad arguments -------------------------------------------------------------------
+
+
+BAD = [
+    *(("units", bad) for bad in (0, -1, 2.5, True, "8", None)),
+    *(("dropout", bad) for bad in (-0.1, 1.0, float("nan"))),
+    *(("recurrent_dropout", bad) for bad in (-0.1, 1.0, float("nan"))),
+    *(("reset_bias", bad) for bad in (float("nan"), float("inf"), "one")),
+    ("activation", "tanhh"),
+    ("reset_activation", "hard_sigmoidd"),
+]
+
+
+@pytest.mark.parametrize("make_layer", [ResetCell, ResetRNN])
+@pytest.mark.parametrize("name, bad", BAD)
+def test_a_bad_argument_is_named_with_what_was_received(make_layer, name, bad):
+    # Keras answers for the activations.
+    received = str(bad) if "activation" in name else f"Received: {name}={bad!r}"
+    with pytest.raises(ValueError, match=re.escape(received)):
+        make_layer(**{"units": UNITS, name: bad})
