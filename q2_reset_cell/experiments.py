@@ -6,9 +6,15 @@ up where it stopped. What is done with sentences is in `language.py`.
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from common import experiment
-from q2_reset_cell.networks import STEPS_IN_EPOCH, trained_network, unplugged
+from q2_reset_cell.networks import (
+    STEPS_IN_EPOCH,
+    build_network,
+    trained_network,
+    unplugged,
+)
 from q2_reset_cell.streams import SWAP_AT, swapped_prefixes
 
 QUESTION = "q2_reset_cell"
@@ -30,7 +36,7 @@ def score(network, task, time, batch=400, seed=7):
         explained (FVU), each step weighted as in training.
     """
     streams = task.make(np.random.default_rng(seed), batch, time)
-    outputs = network(streams.inputs).numpy()
+    outputs = tf.function(network)(streams.inputs).numpy()
     weights = np.broadcast_to(streams.weights[..., None], outputs.shape)
     if task.binary:
         right = (outputs > 0) == (streams.targets > 0.5)
@@ -50,8 +56,8 @@ def prefix_swap(network, task):
     Returns:
         The largest absolute change of any output from the reset on; a float.
     """
-    inputs, swapped = swapped_prefixes(task)
-    change = np.abs(network(inputs).numpy() - network(swapped).numpy())
+    outputs = tf.function(network)
+    change = np.abs(np.subtract(*map(outputs, swapped_prefixes(task))))
     return float(change[:, SWAP_AT:].max())
 
 
@@ -74,8 +80,8 @@ def forgetting(task, kind, **settings):
 
     Returns:
         Dict: `losses`; `score_40` and `score_400`, see `score`; `swap`, see
-        `prefix_swap`; and for "reset" `gate_at_reset`, one number a unit,
-        `gate_elsewhere`, and `unplugged_400`, the score with R = 1.
+        `prefix_swap`; `weights`, for `restored`; and for "reset" `gate_at_reset`, one
+        number a unit, `gate_elsewhere`, and `unplugged_400`, the score with R = 1.
     """
 
     def compute():
@@ -86,6 +92,7 @@ def forgetting(task, kind, **settings):
             "score_40": score(network, task, 40),
             "score_400": score(network, task, 400),
             "swap": prefix_swap(network, task),
+            "weights": [weight.tolist() for weight in network.get_weights()],
         }
         if kind == "reset":
             at_reset, elsewhere = gates(network, task)
@@ -97,6 +104,24 @@ def forgetting(task, kind, **settings):
     return experiment.remember(
         QUESTION, {"task": task.name, "kind": kind, **settings}, compute
     )
+
+
+def restored(task, kind, run, *, units, **options):
+    """Builds the network that `forgetting` trained, from the weights it returned.
+
+    Args:
+        task: `Task`.
+        kind: see `build_network`.
+        run: what `forgetting` returned.
+        units: see `build_network`.
+        **options: for the layer, as they were for `forgetting`.
+
+    Returns:
+        The `keras.Sequential`.
+    """
+    network = build_network(kind, task, units, **options)
+    network.set_weights([np.array(weight, "float32") for weight in run["weights"]])
+    return network
 
 
 def starting_gates(units=32):

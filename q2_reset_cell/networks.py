@@ -11,7 +11,7 @@ import numpy as np
 from common import experiment
 from q1_tbptt.tbptt import TBPTTClassifier  # for its plot of the gradient
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
-from q2_reset_cell.streams import StreamBatches
+from q2_reset_cell.streams import BATCH_SIZE, TIME, stream_batches
 
 STEPS_IN_EPOCH = 100
 LAYERS = {
@@ -105,10 +105,16 @@ def train(network, task, *, steps, learning_rate, seed):
         keras.optimizers.Adam(schedule, global_clipnorm=1.0),
         task.loss,
         jit_compile=True,
+        steps_per_execution=20,  # a step alone takes less time than its call
     )
-    batches = StreamBatches(task, STEPS_IN_EPOCH, seed)
-    epochs = steps // STEPS_IN_EPOCH
-    return network.fit(batches, epochs=epochs, shuffle=False, verbose=0).history["loss"]
+    history = network.fit(
+        stream_batches(task, seed),
+        epochs=steps // STEPS_IN_EPOCH,
+        steps_per_epoch=STEPS_IN_EPOCH,
+        shuffle=False,
+        verbose=0,
+    )
+    return history.history["loss"]
 
 
 def trained_network(
@@ -132,7 +138,7 @@ def trained_network(
     """
     experiment.seed_everything(seed)
     if state_penalty:  # Keras's L1 is a sum
-        states = units * StreamBatches.BATCH_SIZE * StreamBatches.TIME
+        states = units * BATCH_SIZE * TIME
         l1 = keras.regularizers.L1(state_penalty / states)
         options = {**options, "activity_regularizer": l1}
     network = build_network(kind, task, units, **options)

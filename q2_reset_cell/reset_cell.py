@@ -50,8 +50,8 @@ class ResetCell(keras.layers.SimpleRNNCell):
         recurrent_dropout: float in [0, 1), share of the state's features that
             training hides from the candidate.
         **kwargs: those of `keras.layers.SimpleRNNCell`: `bias_initializer`,
-            regularizers and constraints (of a kernel: for both of them), `seed`,
-            `name`, `dtype`.
+            regularizers and constraints (of a kernel or a bias: for both of a kind),
+            `seed`, `name`, `dtype`.
 
     Call arguments:
         inputs: float tensor of shape `(batch, features)`.
@@ -86,7 +86,7 @@ class ResetCell(keras.layers.SimpleRNNCell):
     ):
         _check_arguments(units, reset_bias, dropout, recurrent_dropout)
         super().__init__(
-            units,
+            int(units),
             activation=activation,
             use_bias=use_bias,
             kernel_initializer=kernel_initializer,
@@ -182,7 +182,7 @@ class ResetCell(keras.layers.SimpleRNNCell):
         if not self.built:
             self.build(inputs.shape)
         features = self.reset_kernel.shape[0]
-        if inputs.shape[-1] != features:
+        if inputs.shape[-1:] != (features,):
             raise ValueError(
                 f"`inputs` must have {features} features, as those the cell was built "
                 f"for. Received: shape {tuple(inputs.shape)}"
@@ -219,7 +219,8 @@ class ResetRNN(keras.layers.RNN):
 
     Neither `x_t W + b` nor `R_t` depends on the state, so both come from one matrix
     product for all steps; what is left in the loop is `h U`, the activation and a
-    product with the gate. Results and weights are those of the cell in an `RNN`.
+    product with the gate. Results are those of the cell in an `RNN`, and so are the
+    weights: `set_weights` takes them from one to the other.
 
     Args:
         units: int, size of the state.

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+BATCH_SIZE, TIME = 64, 40
 SWAP_AT = 30
 
 
@@ -131,33 +133,28 @@ def sum_task(dims=1, loudness=0.0, reset_rate=0.1):
     )
 
 
-class StreamBatches(keras.utils.PyDataset):
-    """Fresh streams for `fit`: 64 of 40 steps a batch.
-
-    A batch depends on the seed, the epoch and its number alone.
+def stream_batches(task, seed):
+    """Makes fresh streams for `fit`, without end.
 
     Args:
         task: `Task`.
-        batches: int, batches in an epoch.
-        seed: int.
+        seed: int; it decides the whole sequence.
+
+    Returns:
+        `tf.data.Dataset` of `Streams` as tuples: `BATCH_SIZE` of `TIME` steps each.
     """
 
-    BATCH_SIZE, TIME = 64, 40
+    def generate():
+        rng = np.random.default_rng(seed)
+        while True:
+            yield tuple(task.make(rng, BATCH_SIZE, TIME))
 
-    def __init__(self, task, batches, seed):
-        super().__init__()
-        self.task, self.batches, self.seed = task, batches, seed
-        self.epoch = 0
-
-    def __len__(self):
-        return self.batches
-
-    def __getitem__(self, index):
-        rng = np.random.default_rng([self.seed, self.epoch, index])
-        return tuple(self.task.make(rng, self.BATCH_SIZE, self.TIME))
-
-    def on_epoch_end(self):
-        self.epoch += 1
+    shapes = [(len(task.reset_input),), (task.outputs,), ()]
+    signature = tuple(
+        tf.TensorSpec((BATCH_SIZE, TIME, *shape), "float32") for shape in shapes
+    )
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def swapped_prefixes(task, batch=400, seed=8):

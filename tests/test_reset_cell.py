@@ -493,7 +493,8 @@ def test_an_activity_regularizer_adds_its_loss():
 
 def test_a_frozen_layer_has_no_weights_to_train():
     layer = make("layer", trainable=False)
-    assert len(layer.weights) == 5 and not layer.trainable_weights
+    assert len(layer.weights) == 5
+    assert not layer.trainable_weights and not layer.cell.trainable_weights
 
 
 # -- Saving --------------------------------------------------------------------------
@@ -537,6 +538,7 @@ def test_every_option_is_in_the_config(make_layer):
     layer = make_layer()
     config, default = layer.get_config(), type(layer)(3).get_config()
     json.dumps(config)
+    assert {"units", "name", *OF_THE_CELL} <= config.keys()
     assert [name for name in default if config[name] == default[name]] == []
     assert type(layer).from_config(config).get_config() == config
 
