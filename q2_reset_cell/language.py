@@ -79,7 +79,11 @@ def learn_by_heart(data, *, seed, shuffled=False, units=64, loss=5e-4, epochs=60
         )
         batch = tf.data.Dataset.from_tensors((token_ids, labels[:, np.newaxis]))
         history = model.fit(
-            batch, epochs=epochs, callbacks=[StopWhenLearned(loss)], verbose=0
+            batch,
+            epochs=epochs,
+            callbacks=[StopWhenLearned(loss)],
+            shuffle=False,
+            verbose=0,
         ).history
         reached = model.evaluate(batch, verbose=0, return_dict=True)
         tuning = data.batches("tuning", batch_size=300)
@@ -134,16 +138,22 @@ def train_sentiment(data, kind, *, seed, epochs, **options):
     return model
 
 
-def sentiment_accuracy(data, kind, **settings):
+def sentiment_accuracy(data, kind, *, trained=None, **settings):
     """Trains as `train_sentiment` and evaluates on the splits not trained on.
+
+    Args:
+        data: `common.text.EncodedData`.
+        kind: see `sentiment_cell`.
+        trained: the model that `train_sentiment` returned for the same arguments, to
+            spare the training, or None.
+        **settings: for `train_sentiment`; JSON must hold them.
 
     Returns:
         Dict of accuracies: `tuning`, `validation`; and the cell's `parameters`.
     """
 
     def compute():
-        keras.backend.clear_session()
-        model = train_sentiment(data, kind, **settings)
+        model = trained or train_sentiment(data, kind, **settings)
         scores = {
             split: model.evaluate(
                 data.batches(split, batch_size=300), verbose=0, return_dict=True
