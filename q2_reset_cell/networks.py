@@ -11,7 +11,7 @@ import numpy as np
 from common import experiment
 from q1_tbptt.tbptt import TBPTTClassifier  # for its plot of the gradient
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
-from q2_reset_cell.streams import BATCH_SIZE, TIME, stream_batches
+from q2_reset_cell.streams import TIME, stream_batches
 
 STEPS_IN_EPOCH = 100
 LAYERS = {
@@ -137,8 +137,8 @@ def trained_network(
         `(network, losses)`, see `train`.
     """
     experiment.seed_everything(seed)
-    if state_penalty:  # Keras's L1 is a sum
-        states = units * BATCH_SIZE * TIME
+    if state_penalty:  # Keras divides by the batch alone
+        states = units * TIME
         l1 = keras.regularizers.L1(state_penalty / states)
         options = {**options, "activity_regularizer": l1}
     network = build_network(kind, task, units, **options)
