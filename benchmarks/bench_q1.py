@@ -13,12 +13,9 @@ and truncates as one would by hand: the prefix under `no_grad`, the state detach
 the suffix with gradient.
 """
 
-import argparse
 import concurrent.futures
 import functools
-import json
 import multiprocessing
-import os
 import statistics
 import time
 from pathlib import Path
@@ -26,23 +23,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.timing import (
-    BATCHES,
-    CORES,
-    EMBEDDING_DIM,
-    LEARNING_RATE,
-    TORCH,
-    UNITS,
-    VOCAB_SIZE,
-    batches,
-    keras_steps,
-    progress,
-    ratio,
-    table,
-    time_in_turns,
-    versions,
-)
-from common import experiment
+from benchmarks import timing
+from benchmarks.timing import TORCH, UNITS
 from q1_tbptt.tbptt import TBPTTClassifier
 
 RESULTS = Path("q1_tbptt", "results", "bench.json")
@@ -72,37 +54,23 @@ RATIOS = {
 }
 
 
-def main(argv=None):
-    """Runs the benchmark, prints its tables and writes them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rows and rounds")
-    parser.add_argument("--output", type=Path, help=f"default {RESULTS}")
-    args = parser.parse_args(argv)
-    output = experiment.ROOT / ("build" if args.quick else "") / RESULTS
-    output = args.output or output
-    plan = QUICK if args.quick else FULL
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    if not TORCH:
-        progress("PyTorch is not installed and left out: pip install torch")
-    results = {"versions": versions(), "cores": CORES, "rounds": plan["rounds"]}
-    results["rows"] = [
+def measure(plan):
+    """Times the steps and measures their memory; returns the rows of both."""
+    rows = [
         row
         for length, cuts in plan["cuts"].items()
         for row in time_rows(length, [None, *cuts], plan["rounds"])
     ]
+    pairs = plan["memory"]
     if not PROC_STATUS.exists():
-        progress(f"Memory is left out: it is read from {PROC_STATUS}, on Linux")
-        plan["memory"] = []
-    results["memory"] = [memory_row(length, t) for length, t in plan["memory"]]
-    print(report(results))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    print(f"\nWritten to {output}")
+        timing.progress(f"Memory is left out: it is read from {PROC_STATUS}, on Linux")
+        pairs = []
+    return {"rows": rows, "memory": [memory_row(length, t) for length, t in pairs]}
 
 
-def load_results(path=experiment.ROOT / RESULTS):
+def load_results(path=RESULTS):
     """Returns what a run of this benchmark has written."""
-    return json.loads(Path(path).read_text("utf-8"))
+    return timing.load_results(path)
 
 
 def headline_metrics(results):
@@ -141,11 +109,13 @@ def build(name, t):
         return build_torch(t)
     if name.startswith("ours"):
         cell = keras.layers.SimpleRNNCell(UNITS)
-        model = TBPTTClassifier(cell, VOCAB_SIZE, EMBEDDING_DIM, t=t)
+        model = TBPTTClassifier(cell, timing.VOCAB_SIZE, timing.EMBEDDING_DIM, t=t)
         layers = [model.embedding, cell, model.head]
     else:
         layers = [
-            keras.layers.Embedding(VOCAB_SIZE, EMBEDDING_DIM, mask_zero=True),
+            keras.layers.Embedding(
+                timing.VOCAB_SIZE, timing.EMBEDDING_DIM, mask_zero=True
+            ),
             keras.layers.SimpleRNN(UNITS),
             keras.layers.Dense(1),
         ]
@@ -154,20 +124,20 @@ def build(name, t):
     for layer, weights in zip(layers, start_weights(), strict=True):
         layer.set_weights(weights)
     model.compile(
-        optimizer=keras.optimizers.Adam(LEARNING_RATE),
+        optimizer=keras.optimizers.Adam(timing.LEARNING_RATE),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=name.endswith("_xla"),
     )
-    return functools.partial(keras_steps, model)
+    return functools.partial(timing.keras_steps, model)
 
 
 def build_torch(t):
     import torch
 
-    torch.set_num_threads(CORES)
+    torch.set_num_threads(timing.CORES)
     torch.set_flush_denormal(True)  # as TensorFlow does
-    embedding = torch.nn.Embedding(VOCAB_SIZE, EMBEDDING_DIM)
-    rnn = torch.nn.RNN(EMBEDDING_DIM, UNITS, batch_first=True)
+    embedding = torch.nn.Embedding(timing.VOCAB_SIZE, timing.EMBEDDING_DIM)
+    rnn = torch.nn.RNN(timing.EMBEDDING_DIM, UNITS, batch_first=True)
     rnn.bias_hh_l0.requires_grad_(False)  # Keras has one bias
     model = torch.nn.ModuleList([embedding, rnn, torch.nn.Linear(UNITS, 1)])
     (table,), (kernel, recurrent, bias), (head_kernel, head_bias) = start_weights()
@@ -175,7 +145,7 @@ def build_torch(t):
     for parameter, value in zip(model.parameters(), start, strict=True):
         parameter.data.copy_(torch.tensor(value))
     optimizer = torch.optim.Adam(
-        model.parameters(), LEARNING_RATE, eps=1e-7, fused=True
+        model.parameters(), timing.LEARNING_RATE, eps=1e-7, fused=True
     )
     return functools.partial(torch_steps, model, optimizer, t)
 
@@ -184,10 +154,14 @@ def torch_steps(model, optimizer, t, length, steps):
     import torch
 
     embedding, rnn, head = model
-    all_ids, all_labels = map(torch.from_numpy, batches(length))
+    all_ids, all_labels = map(torch.from_numpy, timing.batches(length))
     ends = []
     for step in range(steps + 1):
-        ids, labels, state = all_ids[step % BATCHES], all_labels[step % BATCHES], None
+        ids, labels, state = (
+            all_ids[step % timing.BATCHES],
+            all_labels[step % timing.BATCHES],
+            None,
+        )
         if t is not None:
             with torch.no_grad():
                 _, state = rnn(embedding(ids[:, :-t]))
@@ -205,8 +179,8 @@ def torch_steps(model, optimizer, t, length, steps):
 
 def start_weights():
     rng = np.random.default_rng(0)
-    table = rng.uniform(-0.05, 0.05, (VOCAB_SIZE, EMBEDDING_DIM))
-    kernel = rng.normal(0, EMBEDDING_DIM**-0.5, (EMBEDDING_DIM, UNITS))
+    table = rng.uniform(-0.05, 0.05, (timing.VOCAB_SIZE, timing.EMBEDDING_DIM))
+    kernel = rng.normal(0, timing.EMBEDDING_DIM**-0.5, (timing.EMBEDDING_DIM, UNITS))
     recurrent, _ = np.linalg.qr(rng.normal(size=(UNITS, UNITS)))
     head_kernel = rng.normal(0, UNITS**-0.5, (UNITS, 1))
     return [table], [kernel, recurrent, np.zeros(UNITS)], [head_kernel, np.zeros(1)]
@@ -218,7 +192,7 @@ def start_weights():
 def time_rows(length, cuts, rounds):
     """Times every contestant at one length; returns a row for each `t` in `cuts`."""
     runs = {(name, t): build(name, t) for t in cuts for name in names(t)}
-    seconds = time_in_turns(runs, length, rounds)
+    seconds = timing.time_in_turns(runs, length, rounds)
     return [time_row(length, t, seconds) for t in cuts]
 
 
@@ -228,20 +202,22 @@ def time_row(length, t, seconds):
     row["milliseconds"] = {n: 1e3 * statistics.median(seconds[n, t]) for n in names(t)}
     ours, full = seconds["ours_xla", t], seconds["ours_xla", None]
     if t is None:
-        row["stock_over_ours"] = ratio(seconds["stock_xla", None], ours)
+        row["stock_over_ours"] = timing.ratio(seconds["stock_xla", None], ours)
     else:  # a step back costs about two steps forward
         row["ideal_speedup"] = 3 * length / (length + 2 * t)
-        row["speedup"] = ratio(full, ours)
-        row["share_of_ideal"] = ratio(full, ours, by=row["ideal_speedup"])
-        row["speedup_without_xla"] = ratio(seconds["ours", None], seconds["ours", t])
+        row["speedup"] = timing.ratio(full, ours)
+        row["share_of_ideal"] = timing.ratio(full, ours, by=row["ideal_speedup"])
+        row["speedup_without_xla"] = timing.ratio(
+            seconds["ours", None], seconds["ours", t]
+        )
     if TORCH:
-        row["torch_over_ours"] = ratio(seconds["torch", t], ours)
+        row["torch_over_ours"] = timing.ratio(seconds["torch", t], ours)
     return row
 
 
 def memory_row(length, t):
     """Measures the memory of every contestant, each in a process of its own."""
-    progress(f"T = {length}, t = {t or 'all'}: memory")
+    timing.progress(f"T = {length}, t = {t or 'all'}: memory")
     spawn = multiprocessing.get_context("spawn")
     row = {"T": length, "t": t, "mebibytes": {}}
     for name in names(t):
@@ -271,14 +247,15 @@ def report(results):
     return "\n\n".join(
         [
             f"Milliseconds of a training step, median of {results['rounds']} rounds",
-            table(there, results["rows"], KEYS, "milliseconds"),
+            timing.table(there, results["rows"], KEYS, "milliseconds"),
             "Ratios, median (min to max) of the rounds; ours and stock Keras with XLA",
-            table(RATIOS, results["rows"], KEYS),
+            timing.table(RATIOS, results["rows"], KEYS),
             memory,
-            table(there, results["memory"], KEYS, "mebibytes"),
+            timing.table(there, results["memory"], KEYS, "mebibytes"),
         ]
     )
 
 
 if __name__ == "__main__":
-    main()
+    description = __doc__.splitlines()[0]
+    timing.main(description, RESULTS, measure, report, full=FULL, quick=QUICK)

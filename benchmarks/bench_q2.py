@@ -12,10 +12,7 @@ loop: its own `nn.GRU`, and the reset cell as one would write it there, an
 `nn.RNNCell` and a gate at every step.
 """
 
-import argparse
 import functools
-import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -23,23 +20,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from benchmarks.timing import (
-    BATCHES,
-    CORES,
-    EMBEDDING_DIM,
-    LEARNING_RATE,
-    TORCH,
-    UNITS,
-    VOCAB_SIZE,
-    batches,
-    keras_steps,
-    progress,
-    ratio,
-    table,
-    time_in_turns,
-    versions,
-)
-from common import experiment
+from benchmarks import timing
+from benchmarks.timing import TORCH, UNITS
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
 
 RESULTS = Path("q2_reset_cell", "results", "bench.json")
@@ -63,31 +45,15 @@ RATIOS = {
 }
 
 
-def main(argv=None):
-    """Runs the benchmark, prints its tables and writes them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few rows and rounds")
-    parser.add_argument("--output", type=Path, help=f"default {RESULTS}")
-    args = parser.parse_args(argv)
-    output = experiment.ROOT / ("build" if args.quick else "") / RESULTS
-    output = args.output or output
-    plan = QUICK if args.quick else FULL
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    if not TORCH:
-        progress("PyTorch is not installed and left out: pip install torch")
-    results = {"versions": versions(), "cores": CORES, "rounds": plan["rounds"]}
-    results["rows"] = [
-        row for length in plan["lengths"] for row in time_rows(length, plan["rounds"])
-    ]
-    print(report(results))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    print(f"\nWritten to {output}")
+def measure(plan):
+    """Times the steps; returns the rows."""
+    rows = [time_rows(length, plan["rounds"]) for length in plan["lengths"]]
+    return {"rows": [row for pair in rows for row in pair]}
 
 
-def load_results(path=experiment.ROOT / RESULTS):
+def load_results(path=RESULTS):
     """Returns what a run of this benchmark has written."""
-    return json.loads(Path(path).read_text("utf-8"))
+    return timing.load_results(path)
 
 
 def headline_metrics(results):
@@ -124,7 +90,7 @@ def build(name, xla):
     layer = LAYERS[name](UNITS)
     model = keras.Sequential(
         [
-            keras.layers.Embedding(VOCAB_SIZE, EMBEDDING_DIM),
+            keras.layers.Embedding(timing.VOCAB_SIZE, timing.EMBEDDING_DIM),
             layer,
             keras.layers.Dense(1),
         ]
@@ -133,26 +99,26 @@ def build(name, xla):
     if "Reset" in name:
         model.set_weights(start_weights())
     model.compile(
-        optimizer=keras.optimizers.Adam(LEARNING_RATE),
+        optimizer=keras.optimizers.Adam(timing.LEARNING_RATE),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
         jit_compile=xla,
     )
-    return functools.partial(keras_steps, model)
+    return functools.partial(timing.keras_steps, model)
 
 
 def build_torch(name):
     import torch
 
-    torch.set_num_threads(CORES)
+    torch.set_num_threads(timing.CORES)
     torch.set_flush_denormal(True)  # as TensorFlow does
     if name == "PyTorch GRU":
-        layers = [torch.nn.GRU(EMBEDDING_DIM, UNITS, batch_first=True)]
+        layers = [torch.nn.GRU(timing.EMBEDDING_DIM, UNITS, batch_first=True)]
     else:
         layers = [
-            torch.nn.RNNCell(EMBEDDING_DIM, UNITS),
-            torch.nn.Linear(EMBEDDING_DIM, UNITS),
+            torch.nn.RNNCell(timing.EMBEDDING_DIM, UNITS),
+            torch.nn.Linear(timing.EMBEDDING_DIM, UNITS),
         ]
-    embedding = torch.nn.Embedding(VOCAB_SIZE, EMBEDDING_DIM)
+    embedding = torch.nn.Embedding(timing.VOCAB_SIZE, timing.EMBEDDING_DIM)
     model = torch.nn.ModuleList([embedding, *layers, torch.nn.Linear(UNITS, 1)])
     if name == "PyTorch reset cell":
         layers[0].bias_hh.requires_grad_(False)  # Keras has one bias
@@ -164,7 +130,7 @@ def build_torch(name):
         for parameter, value in zip(model.parameters(), start, strict=True):
             parameter.data.copy_(torch.tensor(value))
     optimizer = torch.optim.Adam(
-        model.parameters(), LEARNING_RATE, eps=1e-7, fused=True
+        model.parameters(), timing.LEARNING_RATE, eps=1e-7, fused=True
     )
     return functools.partial(torch_steps, model, optimizer)
 
@@ -173,10 +139,10 @@ def torch_steps(model, optimizer, length, steps):
     import torch
 
     embedding, *layers, head = model
-    all_ids, all_labels = map(torch.from_numpy, batches(length))
+    all_ids, all_labels = map(torch.from_numpy, timing.batches(length))
     ends = []
     for step in range(steps + 1):
-        inputs = embedding(all_ids[step % BATCHES])  # (batch, time, features)
+        inputs = embedding(all_ids[step % timing.BATCHES])  # (batch, time, features)
         if len(layers) == 1:
             state = layers[0](inputs)[1][-1]
         else:
@@ -185,7 +151,7 @@ def torch_steps(model, optimizer, length, steps):
                 gate = torch.nn.functional.hardsigmoid(layers[1](step_inputs))
                 state = layers[0](step_inputs, state) * gate
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
-            head(state), all_labels[step % BATCHES]
+            head(state), all_labels[step % timing.BATCHES]
         )
         optimizer.zero_grad()
         loss.backward()
@@ -197,9 +163,9 @@ def torch_steps(model, optimizer, length, steps):
 def start_weights():
     """Returns the weights that every reset cell starts from, in Keras's order."""
     rng = np.random.default_rng(0)
-    table = rng.normal(size=(VOCAB_SIZE, EMBEDDING_DIM))
-    scale = EMBEDDING_DIM**-0.5
-    kernel, gate = rng.normal(0, scale, (2, EMBEDDING_DIM, UNITS))
+    table = rng.normal(size=(timing.VOCAB_SIZE, timing.EMBEDDING_DIM))
+    scale = timing.EMBEDDING_DIM**-0.5
+    kernel, gate = rng.normal(0, scale, (2, timing.EMBEDDING_DIM, UNITS))
     recurrent, _ = np.linalg.qr(rng.normal(size=(UNITS, UNITS)))
     head = rng.normal(0, UNITS**-0.5, (UNITS, 1))
     bias = np.zeros(UNITS)
@@ -212,7 +178,7 @@ def start_weights():
 def time_rows(length, rounds):
     """Times every contestant at one length; returns a row without and with XLA."""
     runs = {key: build(*key) for key in contestants()}
-    seconds = time_in_turns(runs, length, rounds)
+    seconds = timing.time_in_turns(runs, length, rounds)
     return [time_row(length, xla, seconds) for xla in (False, True)]
 
 
@@ -222,12 +188,12 @@ def time_row(length, xla, seconds):
     milliseconds = {n: 1e3 * statistics.median(s) for n, s in of_name.items()}
     row = {"T": length, "xla": xla, "milliseconds": milliseconds}
     ours = of_name["ResetRNN"]
-    row["gru_over_reset"] = ratio(of_name["GRU"], ours)
-    row["reset_over_simple"] = ratio(ours, of_name["SimpleRNN"])
-    row["cell_over_reset"] = ratio(of_name["RNN(ResetCell)"], ours)
+    row["gru_over_reset"] = timing.ratio(of_name["GRU"], ours)
+    row["reset_over_simple"] = timing.ratio(ours, of_name["SimpleRNN"])
+    row["cell_over_reset"] = timing.ratio(of_name["RNN(ResetCell)"], ours)
     if "PyTorch GRU" in of_name:
-        row["torch_gru_over_reset"] = ratio(of_name["PyTorch GRU"], ours)
-        row["torch_cell_over_reset"] = ratio(of_name["PyTorch reset cell"], ours)
+        row["torch_gru_over_reset"] = timing.ratio(of_name["PyTorch GRU"], ours)
+        row["torch_cell_over_reset"] = timing.ratio(of_name["PyTorch reset cell"], ours)
     return row
 
 
@@ -237,12 +203,13 @@ def report(results):
     return "\n\n".join(
         [
             f"Milliseconds of a training step, median of {results['rounds']} rounds",
-            table(there, results["rows"], KEYS, "milliseconds"),
+            timing.table(there, results["rows"], KEYS, "milliseconds"),
             "Ratios, median (min to max) of the rounds",
-            table(RATIOS, results["rows"], KEYS),
+            timing.table(RATIOS, results["rows"], KEYS),
         ]
     )
 
 
 if __name__ == "__main__":
-    main()
+    description = __doc__.splitlines()[0]
+    timing.main(description, RESULTS, measure, report, full=FULL, quick=QUICK)

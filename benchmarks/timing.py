@@ -5,13 +5,16 @@ contestant has its turn, so that whatever else the machine does hits all of them
 alike; every ratio is taken within a round.
 """
 
+import argparse
 import importlib.metadata
 import importlib.util
+import json
 import math
 import os
 import statistics
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -26,6 +29,45 @@ TORCH = importlib.util.find_spec("torch") is not None
 
 # A contestant has its turn of at least so many steps and seconds in each round.
 MIN_STEPS, MIN_SECONDS = 3, 0.3
+
+
+def main(description, results_file, measure, report, *, full, quick, argv=None):
+    """Runs a benchmark from the command line: prints its tables, writes them as JSON.
+
+    Args:
+        description: str, for `--help`.
+        results_file: `Path` in the repository; a quick run writes it below `build`.
+        measure: function from a plan to the dict of what was measured.
+        report: function from the whole dict to the tables.
+        full: dict, the plan, with `rounds`.
+        quick: dict, the plan of `--quick`.
+        argv: list of str, or None for the command line's.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="few rows and rounds")
+    parser.add_argument("--output", type=Path, help=f"default {results_file}")
+    args = parser.parse_args(argv)
+    default = experiment.ROOT / ("build" if args.quick else "") / results_file
+    output = args.output or default
+    plan = quick if args.quick else full
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    if not TORCH:
+        progress("PyTorch is not installed and left out: pip install torch")
+    results = {"versions": versions(), "cores": CORES, "rounds": plan["rounds"]}
+    results |= measure(plan)
+    print(report(results))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    print(f"\nWritten to {output}")
+
+
+def load_results(path):
+    """Returns what a run of a benchmark has written.
+
+    Args:
+        path: path of the file, in the repository unless absolute.
+    """
+    return json.loads((experiment.ROOT / path).read_text("utf-8"))
 
 
 def versions():

@@ -27,11 +27,11 @@ def draw_cell():
         axes.text(x, y, name, ha="center", va="center", fontsize=14)
     axes.text(6.3, 2.2, r"$\odot$", ha="center", va="center", fontsize=24)
     for start, end, color in [
-        ((0.5, 2.2), (1.35, 2.2), COLORS[0]),
-        ((0.4, 1.0), (1.35, 2.0), COLORS[0]),
-        ((0.4, 0.9), (1.3, 0.9), COLORS[1]),
-        ((5.05, 2.2), (6.05, 2.2), COLORS[0]),
-        ((5.1, 0.95), (6.15, 2.0), COLORS[1]),
+        ((0.5, 2.2), (1.75, 2.2), COLORS[0]),
+        ((0.4, 1.0), (1.75, 2.0), COLORS[0]),
+        ((0.4, 0.9), (1.5, 0.9), COLORS[1]),
+        ((4.65, 2.2), (6.05, 2.2), COLORS[0]),
+        ((4.9, 0.95), (6.15, 2.0), COLORS[1]),
         ((6.55, 2.2), (7.3, 2.2), COLORS[0]),
     ]:
         style = {"arrowstyle": "->", "color": color, "lw": 1.8}
@@ -117,7 +117,7 @@ def plot_closing(conditions):
         The figure.
     """
     figure, (left, right) = plt.subplots(
-        1, 2, figsize=(9, 0.5 + 0.42 * len(conditions)), sharey=True
+        1, 2, figsize=(9, 1.2 + 0.36 * len(conditions)), sharey=True
     )
     swaps = {name: [run["swap"] for run in runs] for name, runs in conditions.items()}
     positive = [swap for values in swaps.values() for swap in values if swap > 0]
@@ -129,7 +129,7 @@ def plot_closing(conditions):
         right.scatter([swap or zero for swap in swaps[name]], [row] * len(runs), s=36,
                       color=COLORS[1], marker="D", alpha=0.7)  # fmt: skip
     left.set_yticks(range(len(conditions)), conditions)
-    left.invert_yaxis()
+    left.set_ylim(len(conditions) - 0.5, -0.5)
     left.set(xlabel="R at the reset, every unit", xlim=(-0.03, 1.03))
     right.set(xlabel="largest change by a prefix swap", xscale="log")
     ticks = 10.0 ** np.arange(np.ceil(np.log10(2 * zero)), 1, 2)
@@ -181,7 +181,7 @@ def plot_words(words, gate, show=12):
     figure, panels = plt.subplots(1, 2, figsize=(9, 4.2), sharex=True)
     ends = {"forget most": slice(None, show), "forget least": slice(-show, None)}
     for axes, (title, end) in zip(panels, ends.items(), strict=True):
-        axes.barh(words[end], gate[end], color=COLORS[2])
+        axes.plot(gate[end], words[end], "o", color=COLORS[0])
         axes.axvline(np.median(gate), color=COLORS[1], linestyle="--")
         axes.invert_yaxis()
         axes.set(title=title, xlabel="R, mean over units")

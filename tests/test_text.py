@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common import data
 from common.text import (
+    UNKNOWN_ID,
     bucketed_batches,
     build_vectorizer,
     encode,
+    encode_data,
     pad_left,
     standardize,
 )
@@ -279,3 +282,25 @@ def test_bad_input_is_refused(changed, message):
     good = {"token_ids": rows, "labels": labels, "batch_size": 4}
     with pytest.raises(ValueError, match=message):
         bucketed_batches(**{**good, **changed})
+
+
+def test_encoded_data_knows_words_of_training_alone():
+    splits = [
+        data.Split(np.array(texts, dtype=object), np.array(labels, "int32"))
+        for texts, labels in [
+            (["a good film", "a bad film indeed"], [1, 0]),
+            (["a superb film"], [1]),
+            (["bad"], [0]),
+        ]
+    ]
+    encoded = encode_data(data.TextData("toy", *splits), bucket_lengths=(2, 3))
+    assert encoded.vocab_size == 2 + 5
+    words = encoded.vectorizer.get_vocabulary()
+    assert [words[i] for i in encoded.train[1]] == ["bad", "film", "indeed"]
+    assert encoded.tuning[0].tolist() == [
+        words.index("a"),
+        UNKNOWN_ID,
+        words.index("film"),
+    ]
+    ((ids, labels),) = encoded.batches("validation").as_numpy_iterator()
+    assert (ids.tolist(), labels.tolist()) == ([[0, words.index("bad")]], [0.0])

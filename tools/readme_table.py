@@ -18,6 +18,7 @@ BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL
 PERCENT = (100, ".1f", " %")
 TIMES = (1, ".2f", "×")
 NUMBER = (1, "g", "")
+SHORT = (1, ".2g", "")
 
 ROWS = {
     "q1_tbptt": [
@@ -29,6 +30,22 @@ ROWS = {
         ("speedup_T512_t16", "Speed-up by truncation, T = 512, t = 16", TIMES),
         ("ideal_speedup_T512_t16", "The same, ideally", TIMES),
         ("torch_ratio_T512_t16", "PyTorch's time over ours, same work", TIMES),
+    ],
+    "q2_reset_cell": [
+        ("overfit_accuracy", "Reset cell on 32 sentences learned by heart", PERCENT),
+        ("parity_accuracy_400_reset", "Parity at 400 steps: reset cell", PERCENT),
+        ("sum_fvu_400_reset", "Sums at 400 steps, unexplained: reset cell", PERCENT),
+        ("sum_fvu_400_elman", "The same, Elman", PERCENT),
+        (
+            "prefix_swap_max_change_reset",
+            "Change when all before a reset is swapped: reset cell",
+            SHORT,
+        ),
+        ("prefix_swap_max_change_elman", "The same, Elman", SHORT),
+        ("dev_accuracy_reset", "Reset cell: SST-2 accuracy", PERCENT),
+        ("dev_accuracy_elman", "Elman, equal parameters: SST-2 accuracy", PERCENT),
+        ("dev_accuracy_gru", "GRU, equal parameters: SST-2 accuracy", PERCENT),
+        ("speed_vs_keras_gru", "Keras GRU's time over ours, T = 256", TIMES),
     ],
 }
 
