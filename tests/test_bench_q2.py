@@ -52,7 +52,12 @@ def test_headline_metrics_survive_the_file(results, tmp_path):
     path.write_text(json.dumps(results))
     metrics = bench_q2.headline_metrics(bench_q2.load_results(path))
     assert metrics == pytest.approx(
-        {"speed_vs_keras_gru": 3.0, "time_vs_simple_rnn": 1.0}
+        {
+            "speed_vs_keras_gru": 3.0,
+            "time_vs_simple_rnn": 1.0,
+            "speed_vs_keras_gru_xla": 4.0,
+            "time_vs_simple_rnn_xla": 1.0,
+        }
     )
 
 
