@@ -157,11 +157,8 @@ def torch_steps(model, optimizer, t, length, steps):
     all_ids, all_labels = map(torch.from_numpy, timing.batches(length))
     ends = []
     for step in range(steps + 1):
-        ids, labels, state = (
-            all_ids[step % timing.BATCHES],
-            all_labels[step % timing.BATCHES],
-            None,
-        )
+        batch, state = step % timing.BATCHES, None
+        ids, labels = all_ids[batch], all_labels[batch]
         if t is not None:
             with torch.no_grad():
                 _, state = rnn(embedding(ids[:, :-t]))

@@ -1,7 +1,7 @@
 """A training step of the reset cell beside stock recurrent layers and PyTorch.
 
 ```
-python -m benchmarks.bench_q2          # about ten minutes on two idle cores
+python -m benchmarks.bench_q2          # about a quarter of an hour
 python -m benchmarks.bench_q2 --quick  # a few rows, into build/
 ```
 

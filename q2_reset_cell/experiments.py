@@ -15,7 +15,7 @@ from q2_reset_cell.networks import (
     trained_network,
     unplugged,
 )
-from q2_reset_cell.streams import SWAP_AT, swapped_prefixes
+from q2_reset_cell.streams import SWAP_AT, sum_task, swapped_prefixes
 
 QUESTION = "q2_reset_cell"
 LEARNED = 1 / 3  # of the first loss
@@ -124,6 +124,46 @@ def restored(task, kind, run, *, units, **options):
     return network
 
 
+def closing_conditions(steps):
+    """Lists what may make the gate close, one change from the first condition each.
+
+    Args:
+        steps: int, of every training.
+
+    Returns:
+        Dict from a name to `(task, settings)`, for `forgetting`.
+    """
+    one, often, four = sum_task(), sum_task(reset_rate=0.3), sum_task(dims=4)
+    base = {"units": 32, "steps": steps, "learning_rate": 0.03}
+    sigmoid, shared = {"reset_activation": "sigmoid"}, {"shared_reset": True}
+    return {
+        "one sum, 32 units": (one, base),
+        "sigmoid": (one, base | sigmoid),
+        "learning rate 0.003": (one, base | {"learning_rate": 0.003}),
+        "resets three times as often": (often, base),
+        "penalty on the state": (one, base | {"state_penalty": 1.0}),
+        "one gate for all units": (one, base | shared),
+        "the same, sigmoid": (one, base | shared | sigmoid),
+        "no unit to spare: 1 unit": (one, base | {"units": 1}),
+        "no unit to spare: 4 sums, 4 units": (four, base | {"units": 4}),
+    }
+
+
+def slope_at_reset(network, task):
+    """Returns the mean slope of tanh at a reset, for a network of kind "elman".
+
+    Args:
+        network: trained, of kind "elman".
+        task: `Task`.
+
+    Returns:
+        A float in [0, 1]: 1 where tanh is linear, 0 where it is saturated.
+    """
+    inputs, _ = swapped_prefixes(task)
+    states = network.layers[0](inputs)[:, SWAP_AT]
+    return float(np.mean(1 - np.square(states)))
+
+
 def starting_gates(units=32):
     """Returns the R that a gate starts from, for some activations and biases.
 
@@ -168,10 +208,11 @@ def gate_table(runs):
         runs: dict from `(activation, bias)` to a list of what `forgetting` returns.
 
     Returns:
-        The table as text; numbers are means over seeds, the swap is the largest.
+        The table as text: what the start would leave of a memory after 20 steps, then
+        means over seeds, and the largest swap.
     """
-    titles = ["activation", "bias", "FVU at 40 steps", "at 400", "learned at step"]
-    titles += ["R at resets", "R elsewhere", "prefix swap"]
+    titles = ["activation", "bias", "R^20 at the start", "FVU at 40 steps", "at 400"]
+    titles += ["learned at step", "R at resets", "R elsewhere", "prefix swap"]
     lines = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
     for (activation, bias), of_seeds in runs.items():
         scores = [
@@ -179,7 +220,10 @@ def gate_table(runs):
             for key in ("score_40", "score_400")
         ]
         learned = [learned_at(run["losses"]) for run in of_seeds]
+        units = len(of_seeds[0]["gate_at_reset"])
+        start = keras.activations.get(activation)(keras.ops.full((1, units), bias))
         cells = [activation.replace("_", " "), f"{bias:g}"]
+        cells.append(f"{float(start[0, 0]) ** 20:.1g}")
         cells += [f"{score['mean']:.2g} ± {score['std']:.1g}" for score in scores]
         cells.append("never" if None in learned else f"{np.mean(learned):.0f}")
         for key in ("gate_at_reset", "gate_elsewhere"):

@@ -15,6 +15,15 @@ from q2_reset_cell.networks import units_for_parameters
 from q2_reset_cell.reset_cell import ResetCell
 
 FEATURES = 128
+# What question 1 found best for its Elman cell.
+RELU = {"activation": "relu", "recurrent_initializer": "identity"}
+CELLS = {
+    "reset": ("reset", RELU),
+    "elman": ("elman", RELU),
+    "gru": ("gru", {}),
+    "reset, tanh": ("reset", {}),
+    "elman, tanh": ("elman", {}),
+}
 
 
 class StopWhenLearned(keras.callbacks.Callback):
@@ -164,6 +173,39 @@ def sentiment_accuracy(data, kind, *, trained=None, **settings):
 
     key = {"kind": kind, "data": [data.texts.name, data.vocab_size], **settings}
     return experiment.remember(QUESTION, key, compute)
+
+
+def sentiment_by_cell(data, names, *, seeds, epochs):
+    """Trains cells of equal size for sentiment.
+
+    Args:
+        data: `common.text.EncodedData`.
+        names: list of keys of `CELLS`.
+        seeds: list of ints.
+        epochs: int.
+
+    Returns:
+        `(runs, model)`: dict from a name to a list of what `sentiment_accuracy`
+        returns, one a seed; and the reset cell's model of the first seed.
+    """
+    kind, options = CELLS["reset"]
+    model = train_sentiment(data, kind, seed=seeds[0], epochs=epochs, **options)
+    trained = {("reset", seeds[0]): model}
+    runs = {}
+    for name in names:
+        kind, options = CELLS[name]
+        runs[name] = [
+            sentiment_accuracy(
+                data,
+                kind,
+                trained=trained.get((name, seed)),
+                seed=seed,
+                epochs=epochs,
+                **options,
+            )
+            for seed in seeds
+        ]
+    return runs, model
 
 
 def gate_of_words(model, data, least=50):

@@ -82,8 +82,30 @@ def unplugged(network):
     """Returns a copy of a network whose gate is R = 1 for every input."""
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
-    # 1.0 in float32 for both sigmoids; softmax has no such value.
+    # 1.0 in float32 for both sigmoids and tanh; ReLU and softmax give something else.
     _fix_gate(copy.layers[0].cell, np.zeros(copy.layers[0].cell.reset_kernel.shape), 50)
+    return copy
+
+
+def levelled(network, task):
+    """Returns a copy whose gates at a reset are all at the mean of what they were.
+
+    If the leaks of the units cancel each other there, they no longer do in the copy.
+
+    Args:
+        network: from `build_network`, of kind "reset", with a hard sigmoid.
+        task: `Task`, from `sum_task`.
+
+    Returns:
+        A `keras.Sequential`.
+    """
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    cell = copy.layers[0].cell
+    level = float(np.mean(cell.reset_gate(task.reset_input[np.newaxis])))
+    kernel = cell.reset_kernel.numpy()
+    kernel[task.reset_feature] = 6 * level - 3 - cell.reset_bias.numpy()
+    cell.reset_kernel.assign(kernel)
     return copy
 
 

@@ -220,7 +220,8 @@ class ResetRNN(keras.layers.RNN):
     Neither `x_t W + b` nor `R_t` depends on the state, so both come from one matrix
     product for all steps; what is left in the loop is `h U`, the activation and a
     product with the gate. Results are those of the cell in an `RNN`, and so are the
-    weights: `set_weights` takes them from one to the other.
+    weights: `set_weights` takes them from one to the other. The layer's own `cell` is
+    called with what `project` returns; `cell.reset_gate` takes inputs as ever.
 
     Args:
         units: int, size of the state.

@@ -139,6 +139,25 @@ def test_gated_sentences_show_words_and_their_gate(corpus, model):
     assert title.startswith("label ")
 
 
+def test_cells_are_trained_for_every_seed_and_the_first_model_is_kept(
+    corpus, monkeypatch
+):
+    trained = []
+
+    def train(data, kind, *, seed, epochs, **options):
+        trained.append((kind, seed))
+        return train_sentiment(data, kind, seed=seed, epochs=epochs, units=4)
+
+    train_sentiment = language.train_sentiment
+    monkeypatch.setattr(language, "train_sentiment", train)
+    names = ["reset", "elman"]
+    runs, model = language.sentiment_by_cell(corpus, names, seeds=[3, 5], epochs=1)
+    assert trained == [("reset", 3), ("reset", 5), ("elman", 3), ("elman", 5)]
+    assert [len(runs[name]) for name in names] == [2, 2]
+    scores = model.evaluate(corpus.batches("validation"), return_dict=True, verbose=0)
+    assert runs["reset"][0]["validation"] == pytest.approx(scores["accuracy"])
+
+
 def test_sentiment_is_learned_and_a_trained_model_is_not_trained_again(corpus):
     settings = {"seed": 0, "epochs": 3, "units": 8}
     model = language.train_sentiment(corpus, "reset", **settings)

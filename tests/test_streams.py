@@ -71,7 +71,7 @@ def test_shapes_and_reset_inputs(task):
     assert streams.weights.shape == (50, 30)
     assert {array.dtype for array in streams} == {np.dtype("float32")}
     resets = streams.inputs[streams.inputs[..., task.reset_feature] == 1]
-    assert 0.1 < len(resets) / (50 * 30) < 0.3 or task is TASKS["sum"]
+    assert 0.05 < len(resets) / (50 * 30) < 0.3
     assert task.reset_input[task.reset_feature] == 1
     assert (resets == task.reset_input).all(axis=1).any()
 

@@ -46,6 +46,8 @@ ROWS = {
         ("dev_accuracy_elman", "Elman, equal parameters: SST-2 accuracy", PERCENT),
         ("dev_accuracy_gru", "GRU, equal parameters: SST-2 accuracy", PERCENT),
         ("speed_vs_keras_gru", "Keras GRU's time over ours, T = 256", TIMES),
+        ("time_vs_simple_rnn", "Our time over Keras SimpleRNN's, T = 256", TIMES),
+        ("time_vs_simple_rnn_xla", "The same, both compiled with XLA", TIMES),
     ],
 }
 
