@@ -100,13 +100,14 @@ def test_leaks_that_cancel_no_longer_do_when_levelled():
     # second reset it would; the streams have but one.)
     task = sum_task(reset_rate=0.0)
     network = build("reset", task, units=2)
-    kernel, recurrent_kernel = [[0.01, 0.02], [0, 0]], np.eye(2)
+    kernel, recurrent_kernel = [[0.001, 0.002], [0, 0]], np.eye(2)
     reset_kernel, reset_bias = [[0, 0], [1.5 - 6, 3.0 - 6]], [3.0, 3.0]
     weights = [kernel, recurrent_kernel, [0, 0], reset_kernel, reset_bias]
     network.layers[0].set_weights([np.array(weight) for weight in weights])
     network.layers[1].set_weights([np.array([[2.0], [-0.5]]), np.zeros(1)])
-    assert experiments.prefix_swap(network, task) < 1e-5
-    assert experiments.prefix_swap(networks.levelled(network, task), task) > 1e-3
+    trained = experiments.prefix_swap(network, task)
+    levelled = experiments.prefix_swap(networks.levelled(network, task), task)
+    assert levelled > 1e-4 > 1e-6 > trained
 
 
 def test_training_repeats_and_learns():
