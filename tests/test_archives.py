@@ -207,3 +207,46 @@ def test_a_damaged_archive_is_refused_wherever_the_damage_is():
         damaged = archive[:start] + rng.randbytes(20) + archive[start + 20 :]
         with pytest.raises(DataError, match="cannot be read from its archive"):
             archives.read_member(damaged, "second")
+
+
+def zip_of(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_a_member_of_a_wheel_is_read_in_memory():
+    wheel = zip_of({"a/first": b"1", "a/second": b"2"})
+    assert archives.read_member(wheel, "a/second") == b"2"
+
+
+@pytest.mark.parametrize("name", ["folder/", "../up", "/root", "a/../../up", "gone"])
+def test_a_member_that_is_no_file_inside_the_wheel_is_refused(name):
+    wheel = zip_of({"folder/": b"", "../up": b"", "/root": b"", "a/../../up": b""})
+    with pytest.raises(DataError, match="cannot be read from its archive"):
+        archives.read_member(wheel, name)
+
+
+def test_a_member_of_excessive_size_in_a_wheel_is_refused(monkeypatch):
+    monkeypatch.setattr(archives, "MEMBER_LIMIT", 1_000)
+    with pytest.raises(DataError, match="too large, 1,001 bytes"):
+        archives.read_member(zip_of({"zeros": bytes(1_001)}), "zeros")
+
+
+def test_a_damaged_wheel_is_refused_or_read_right():
+    content = " ".join(map(str, range(3_000))).encode()
+    wheel = zip_of({"first": content, "second": content})
+    rng = random.Random(0)
+    refused = 0
+    for start in range(0, len(wheel), 50):
+        damaged = wheel[:start] + rng.randbytes(20) + wheel[start + 20 :]
+        try:
+            assert archives.read_member(damaged, "second") == content
+        except DataError:
+            refused += 1
+    assert refused > len(wheel) / 50 / 3
+    for length in range(2, len(wheel) - 1, 997):
+        with pytest.raises(DataError, match="cannot be read from its archive"):
+            archives.read_member(wheel[:length], "second")

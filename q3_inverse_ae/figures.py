@@ -1,0 +1,173 @@
+"""The figures of question 3: each function draws one, from what it is given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from common.plots import COLORS, LINES
+
+MARKERS = "osD^vX"
+TITLES = {"dense": "fully connected", "conv": "fully convolutional"}
+
+
+def draw_network(model):
+    """Draws the pairs of an autoencoder and what each is asked for."""
+    shapes = [encode.input.shape[1:] for encode, _ in model.pairs]
+    shapes.append(model.pairs[-1][0].output.shape[1:])
+    labels = ["×".join(str(size) for size in shape) for shape in shapes]
+    figure, axes = plt.subplots(figsize=(9, 2.9))
+    for i, label in enumerate(labels):
+        last = i == len(labels) - 1
+        for height, name in ((2.0, f"$h_{i}$"), (0.6, rf"$\hat h_{i}$")):
+            if not last:
+                _state(axes, 2 * i, height, f"{name}  {label}")
+            elif height > 1:
+                _state(axes, 2 * i, 1.3, f"$h_{i}$  {label}")
+        if last:
+            continue
+        ends = (1.3, 1.3) if i == len(labels) - 2 else (2.0, 0.6)
+        _arrow(axes, (2 * i + 0.65, 2.0), (2 * i + 1.35, ends[0]), COLORS[0])
+        _arrow(axes, (2 * i + 1.35, ends[1]), (2 * i + 0.65, 0.6), COLORS[1])
+        axes.text(2 * i + 1, 2.22, f"$f_{i + 1}$", ha="center", color=COLORS[0])
+        axes.text(2 * i + 1, 0.2, f"$g_{i + 1}$", ha="center", color=COLORS[1])
+        if ends[0] == 2.0:
+            axes.text(2 * i + 1, 1.3, rf"$g_{i + 1}\approx f_{i + 1}^{{-1}}$",
+                      ha="center", va="center")  # fmt: skip
+    axes.set(xlim=(-0.8, 2 * len(labels) - 1.1), ylim=(0, 2.6))
+    axes.set_title(TITLES[model.arguments["kind"]])
+    axes.axis("off")
+    return figure
+
+
+def _state(axes, x, y, label):
+    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "0.4"}
+    axes.text(x, y, label, ha="center", va="center", fontsize=9.5, bbox=box)
+
+
+def _arrow(axes, start, end, color):
+    style = {"arrowstyle": "->", "color": color, "lw": 1.8}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)
+
+
+def plot_training(history):
+    """Draws the reconstruction's and every layer's FVU over the epochs.
+
+    Args:
+        history: what `train` returns.
+    """
+    figure, axes = plt.subplots()
+    names = [name for name in history if name != "loss"]
+    for index, name in enumerate(sorted(names, reverse=True)):
+        epochs = np.arange(1, len(history[name]) + 1)
+        axes.plot(epochs, history[name], label=name.replace("_", " "),
+                  color=COLORS[index % 6], linestyle=LINES[index % 6])  # fmt: skip
+    axes.set(xlabel="epoch", ylabel="FVU on training batches", yscale="log")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def show_images(rows):
+    """Draws rows of digits.
+
+    Args:
+        rows: dict from a label to an array `(n, 28, 28, 1)`, the same n in all.
+    """
+    count = len(next(iter(rows.values())))
+    figure, all_axes = plt.subplots(
+        len(rows), 1, figsize=(9, 9 * len(rows) / (count + 2.5)), squeeze=False
+    )
+    for axes, (label, images) in zip(all_axes[:, 0], rows.items(), strict=True):
+        axes.imshow(np.hstack(images[..., 0]), cmap="gray_r", vmin=0, vmax=1)
+        axes.set(xticks=[], yticks=[])
+        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
+        axes.grid(False)
+        for side in axes.spines.values():
+            side.set_visible(False)
+    return figure
+
+
+def plot_layers(panels, ylabel, *, share=True):
+    """Draws numbers by layer on a logarithmic axis, a panel for each network.
+
+    Args:
+        panels: dict from a kind to dict from a label to an array `(seeds, layers)`.
+        ylabel: str.
+        share: bool, whether the panels have one y axis.
+    """
+    figure, all_axes = plt.subplots(
+        1, len(panels), figsize=(9, 3.8), sharey=share, squeeze=False
+    )
+    for axes, (kind, series) in zip(all_axes[0], panels.items(), strict=True):
+        for index, (label, values) in enumerate(series.items()):
+            values = np.atleast_2d(values)
+            layers = np.arange(1, values.shape[1] + 1)
+            mean = values.mean(axis=0)
+            spread = [mean - values.min(axis=0), values.max(axis=0) - mean]
+            axes.errorbar(layers, np.where(mean > 0, mean, np.nan), spread,
+                          label=label, color=COLORS[index % 6],
+                          linestyle=LINES[index % 6], marker=MARKERS[index % 6],
+                          markersize=6, capsize=3)  # fmt: skip
+        axes.set(xlabel="layer i", yscale="log", title=TITLES[kind])
+        axes.set_xticks(layers)
+    all_axes[0, 0].set_ylabel(ylabel)
+    handles, labels = all_axes[0, -1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_price(curves, chosen):
+    """Draws reconstruction against inversion, one point a weight λ.
+
+    Args:
+        curves: dict from a kind to dict from λ to a list of `(mse, largest FVU)`, one
+            a seed.
+        chosen: float, the λ to mark.
+    """
+    figure, all_axes = plt.subplots(1, len(curves), figsize=(9, 3.6), squeeze=False)
+    for axes, (kind, points) in zip(all_axes[0], curves.items(), strict=True):
+        means = {weight: np.mean(runs, axis=0) for weight, runs in points.items()}
+        path = np.array(list(means.values()))
+        axes.plot(path[:, 1], path[:, 0], marker="o", color=COLORS[0])
+        for runs in points.values():
+            for mse, worst in runs:
+                axes.plot(worst, mse, ".", color=COLORS[5], zorder=0)
+        for weight, (mse, worst) in means.items():
+            axes.annotate(f"λ = {weight:g}", (worst, mse), (5, 5),
+                          textcoords="offset points", fontsize=9)  # fmt: skip
+        if chosen in means:
+            mse, worst = means[chosen]
+            axes.plot(worst, mse, "o", markersize=15, fillstyle="none",
+                      color=COLORS[1], markeredgewidth=2)  # fmt: skip
+        axes.axvline(0.05, color="0.5", linewidth=1, linestyle=":")
+        axes.set(xlabel="largest local FVU", xscale="log", title=TITLES[kind])
+    all_axes[0, 0].set_ylabel("pixel error (MSE)")
+    return figure
+
+
+def plot_spectra(panels):
+    """Draws singular values of the round trip's Jacobian beside a projector's.
+
+    Args:
+        panels: dict from a kind to `(widths, spectra)`, the widths of the states and
+            dict from a label to what `jacobian_spectra` returns.
+    """
+    layers = len(next(iter(panels.values()))[0])
+    figure, all_axes = plt.subplots(
+        len(panels), layers, figsize=(9, 2.2 * len(panels)), sharey=True, squeeze=False
+    )
+    for row, (kind, (widths, spectra)) in zip(all_axes, panels.items(), strict=True):
+        for i, axes in enumerate(row):
+            for index, (label, of_layers) in enumerate(spectra.items()):
+                values = of_layers[i]
+                axes.plot(np.arange(1, len(values) + 1), values, label=label,
+                          color=COLORS[index], linestyle=LINES[index])  # fmt: skip
+            size = len(values)
+            ideal = (np.arange(size) < min(widths[i], size)).astype(float)
+            axes.plot(np.arange(1, size + 1), ideal, color="0.6", linewidth=1,
+                      linestyle="-", label="projector", zorder=0)  # fmt: skip
+            axes.set(xscale="log", ylim=(0, 3), title=f"{kind}, layer {i + 1}")
+        row[0].set_ylabel("singular value")
+    for axes in all_axes[-1]:
+        axes.set_xlabel("index")
+    handles, labels = all_axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
