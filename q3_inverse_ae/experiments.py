@@ -236,3 +236,84 @@ def multiplications(model):
         positions = np.prod(encode.output.shape[1:-1], dtype=int)
         counts.append(int(positions * np.prod(encode.kernel.shape)))
     return counts
+
+
+def local_fvu(model, images):
+    """Returns every layer's local FVU, see `inversion_report`: a list."""
+    hidden = hidden_states(model, images)
+    return [
+        fvu(hidden[i], apply(decode, hidden[i + 1]))
+        for i, (_, decode) in enumerate(model.pairs)
+    ]
+
+
+def decode(model, codes):
+    """Returns the images that the decoder makes of codes, as the last layer gives."""
+    for _, layer in reversed(model.pairs):
+        codes = apply(layer, codes)
+    return codes
+
+
+def worst(model, images, count):
+    """Returns the indices of the images that are reconstructed worst: a list."""
+    errors = np.mean(np.square(apply(model, images) - images), axis=(1, 2, 3))
+    return np.argsort(errors)[::-1][:count].tolist()
+
+
+def price(kind, weights, data, *, epochs, seeds):
+    """Trains an autoencoder for every inversion weight.
+
+    Args:
+        kind: "dense" or "conv".
+        weights: sequence of floats, λ.
+        data: see `measured`.
+        epochs: see `train`.
+        seeds: list of ints.
+
+    Returns:
+        Dict from λ to a list of `(mse, largest local FVU)`, one a seed.
+    """
+    runs = {
+        weight: [
+            measured(
+                kind, "ours", data, epochs=epochs, seed=seed, inversion_weight=weight
+            )
+            for seed in seeds
+        ]
+        for weight in weights
+    }
+    return {
+        w: [(run["mse"], largest(run, "local_fvu")) for run in runs[w]] for w in runs
+    }
+
+
+def largest(run, column):
+    """Returns the largest value over the layers of what `measured` returned."""
+    return max(row[column] for row in run["rows"])
+
+
+def headline_metrics(kind, runs):
+    """Picks the metrics that stand for a kind.
+
+    Args:
+        kind: "dense" or "conv".
+        runs: dict from `(kind, variant)`, "ours" and "plain", to a list of what
+            `measured` returns, one a seed.
+
+    Returns:
+        Dict from names to what `experiment.summarise` returns.
+    """
+    ours, plain = runs[kind, "ours"], runs[kind, "plain"]
+    code = [run["rows"][-1]["participation_ratio"] for run in ours]
+    ratios = [run["mse"] / other["mse"] for run, other in zip(ours, plain, strict=True)]
+    values = {
+        "mse": [run["mse"] for run in ours],
+        "plain_mse": [run["mse"] for run in plain],
+        "price": ratios,
+        "local_fvu_max": [largest(run, "local_fvu") for run in ours],
+        "chain_fvu_max": [largest(run, "chain_fvu") for run in ours],
+        "plain_local_fvu_max": [largest(run, "local_fvu") for run in plain],
+        "code_participation_ratio": code,
+        "oracle_ratio_max": [largest(run, "oracle_ratio") for run in ours],
+    }
+    return {f"{kind}_{name}": experiment.summarise(v) for name, v in values.items()}

@@ -1,4 +1,4 @@
-"""The figures of question 3: each function draws one, from what it is given."""
+"""The figures and tables of question 3, each from what it is given."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -171,3 +171,87 @@ def plot_spectra(panels):
     handles, labels = all_axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
+
+
+COLUMNS = {
+    "local_fvu": "local FVU",
+    "chain_fvu": "chain FVU",
+    "whitened_fvu": "whitened FVU",
+    "cosine": "cosine",
+    "right_inverse_error": "right inverse",
+    "participation_ratio": "participation ratio",
+    "effective_rank": "effective rank",
+    "pca_floor": "PCA floor",
+    "inverter_fvu": "inverter",
+    "oracle_ratio": "ratio",
+}
+
+
+def layer_series(runs, kind):
+    """Collects what `plot_layers` draws of a kind: dict to `(seeds, layers)`."""
+
+    def series(variant, column):
+        return [[row[column] for row in run["rows"]] for run in runs[kind, variant]]
+
+    return {
+        "plain autoencoder": series("plain", "local_fvu"),
+        "ours": series("ours", "local_fvu"),
+        "ours, along the chain": series("ours", "chain_fvu"),
+        "strong inverter of ours": series("ours", "inverter_fvu"),
+        "PCA floor of ours": series("ours", "pca_floor"),
+    }
+
+
+def report_table(runs):
+    """Formats the layer report, means over seeds, as a Markdown table.
+
+    Args:
+        runs: list of what `measured` returns, one a seed.
+    """
+    there = [column for column in COLUMNS if column in runs[0]["rows"][0]]
+    lines = [["layer", "width", *(COLUMNS[column] for column in there)]]
+    lines.append(["---:"] * len(lines[0]))
+    for i, row in enumerate(runs[0]["rows"]):
+        means = [np.mean([run["rows"][i][column] for run in runs]) for column in there]
+        lines.append([row["layer"], row["width"], *map(_number, means)])
+    return _markdown(lines)
+
+
+def control_table(controls):
+    """Formats the comparison of losses as a Markdown table.
+
+    Args:
+        controls: dict from `(kind, variant)` to a list of what `measured` returns.
+    """
+    lines = [["network", "loss", "pixel error", "local FVU, layers 1 to 4"]]
+    lines[0] += ["largest", "participation ratio of the code"]
+    lines.append(["---", "---"] + ["---:"] * 4)
+    for (kind, variant), runs in controls.items():
+        rows = [[row["local_fvu"] for row in run["rows"]] for run in runs]
+        code = [run["rows"][-1]["participation_ratio"] for run in runs]
+        cells = [TITLES[kind], variant, f"{np.mean([r['mse'] for r in runs]):.4f}"]
+        cells.append(" ".join(map(_number, np.mean(rows, axis=0))))
+        cells += [_number(np.mean(np.max(rows, axis=1))), f"{np.mean(code):.1f}"]
+        lines.append(cells)
+    return _markdown(lines)
+
+
+def describe(runs):
+    """Formats pixel error, largest local FVU and rank of the code as one line."""
+    values = {
+        "MSE": [run["mse"] for run in runs],
+        "largest local FVU": [max(r["local_fvu"] for r in run["rows"]) for run in runs],
+        "code PR": [run["rows"][-1]["participation_ratio"] for run in runs],
+    }
+    return "   ".join(
+        f"{name} {np.mean(of_seeds):.3g} ± {np.std(of_seeds, ddof=len(runs) > 1):.1g}"
+        for name, of_seeds in values.items()
+    )
+
+
+def _number(value):
+    return f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
+
+
+def _markdown(lines):
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -45,7 +45,7 @@ def build_autoencoder(
     code_dim=32,
     *,
     widths=None,
-    inversion_weight=0.3,
+    inversion_weight=0.5,
     rank_weight=0.02,
     error="relative",
     scope="joint",

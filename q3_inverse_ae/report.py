@@ -57,17 +57,18 @@ def inversion_report(model, images, train_images=None, *, inverter_epochs=6):
     elif inverter_epochs:
         train = hidden_states(model, check_images(train_images, "train_images"))
         test = hidden
+    spectra = [spectrum(states) for states in hidden]
     rows = []
     for i, (encode, decode) in enumerate(model.pairs, start=1):
         inputs, states = hidden[i - 1], hidden[i]
         estimates = apply(decode, states)
-        eigenvalues, eigenvectors = spectrum(inputs)
+        eigenvalues, eigenvectors = spectra[i - 1]
         width = math.prod(states.shape[1:])
         row = {"layer": i, "width": width}
         row |= _pair_errors(inputs, estimates, eigenvalues, eigenvectors)
         row["chain_fvu"] = fvu(inputs, decoded[i - 1])
         row["right_inverse_error"] = fvu(states, apply(encode, estimates))
-        row |= ranks(spectrum(states)[0])
+        row |= ranks(spectra[i][0])
         row["pca_floor"] = eigenvalues[width:].sum() / eigenvalues.sum()
         if inverter_epochs:
             learn = (train[i - 1], train[i])
@@ -195,7 +196,7 @@ def _strong_inverter(decode, train, test, epochs):
     network.compile(keras.optimizers.Adam(rate), "mse", jit_compile=True)
     batches = tf.data.Dataset.from_tensor_slices((states, lacking))
     batches = batches.shuffle(len(states), seed=0).batch(INVERTER_BATCH)
-    network.fit(batches, epochs=epochs, verbose=0)
+    network.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     states, lacking = prepare(*test)
     left = np.square(lacking - network.predict(states, BATCH, verbose=0)).sum()
     ratio = np.square(lacking).sum() / max(left, 1e-12)

@@ -1,0 +1,775 @@
+"""`q3_inverse_ae.inverse_ae` builds pairs of layers and pays for their inversion.
+
+The oracles share no code with the package: a forward pass, variances and eigenvalues
+in NumPy, shapes and counts by hand, and stock Keras layers.
+"""
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from q3_inverse_ae.inverse_ae import Transposed, build_autoencoder
+from q3_inverse_ae.losses import (
+    InversionLoss,
+    RankLoss,
+    StopGradient,
+    participation_ratio,
+    unexplained_variance,
+)
+
+CODE = 8
+WIDTHS = {"dense": (24, 16, 12), "conv": (4, 6, 8)}
+STATES = {
+    "dense": [(784,), (24,), (16,), (12,), (8,)],
+    "conv": [(28, 28, 1), (14, 14, 4), (7, 7, 6), (3, 3, 8), (1, 1, 8)],
+}
+KERNELS = {
+    "dense": [(784, 24), (24, 16), (16, 12), (12, 8)],
+    "conv": [(4, 4, 1, 4), (4, 4, 4, 6), (3, 3, 6, 8), (3, 3, 8, 8)],
+}
+NAMES = {"reconstruction"} | {f"inversion_{i}" for i in range(1, 5)}
+VARIANTS = {
+    "default": {},
+    "tied": {"tied": True},
+    "inverse_affine": {"decoder_form": "inverse_affine"},
+    "tied inverse_affine": {"tied": True, "decoder_form": "inverse_affine"},
+    "local": {"scope": "local"},
+    "chain": {"scope": "chain"},
+    "absolute": {"error": "absolute"},
+    "no inversion": {"inversion_weight": 0.0},
+    "no rank": {"rank_weight": 0.0},
+    "plain chain": {"scope": "chain", "inversion_weight": 0.0, "rank_weight": 0.0},
+}
+
+KINDS = pytest.mark.parametrize("kind", WIDTHS)
+FORMS = pytest.mark.parametrize("form", ["affine_activation", "inverse_affine"])
+TIES = [("affine_activation", False), ("affine_activation", True)]
+TIES += [("inverse_affine", False)]
+EACH_VARIANT = pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
+
+# Keras saves TensorFlow variables through NumPy in the way of NumPy 1.
+SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def noise(count=20, seed=0):
+    return np.random.default_rng(seed).random((count, 28, 28, 1), dtype="float32")
+
+
+def mixtures(count, seed=0):
+    """Returns mixtures of five bumps: structured images in [0, 1]."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices((28, 28))
+    centres = rng.uniform(6, 22, (5, 2, 1, 1))
+    square = (rows - centres[:, 0]) ** 2 + (columns - centres[:, 1]) ** 2
+    weights = rng.dirichlet(np.ones(5), count)
+    images = np.einsum("nk,kij->nij", weights, np.exp(-square / 18))
+    return images[..., None].astype("float32")
+
+
+def untouched(kind="dense", **options):
+    keras.utils.set_random_seed(0)
+    return build_autoencoder(kind, CODE, **{"widths": WIDTHS[kind]} | options)
+
+
+def small(kind="dense", **options):
+    """Returns a small model away from where it starts, biases and all."""
+    model = untouched(kind, **options)
+    rng = np.random.default_rng(1)
+    for weight in model.weights:
+        weight.assign(weight.numpy() + rng.normal(0, 0.05, weight.shape))
+    return model
+
+
+def eager(model, rate=0.01):
+    model.compile(keras.optimizers.Adam(rate), run_eagerly=True)
+    return model
+
+
+# -- Oracles -------------------------------------------------------------------------
+
+
+def leaky(x, slope=0.2):
+    return np.where(x > 0, x, slope * x)
+
+
+def numpy_pair(i, encode, decode, decoder_form, tied):
+    kernel, bias = (np.float64(weight) for weight in encode.get_weights())
+    weights = [np.float64(weight) for weight in decode.get_weights()]
+    back = kernel.T if tied else next(w for w in weights if w.ndim == 2)
+    shift = next(w for w in weights if w.ndim == 1)
+
+    def f(x):
+        return x @ kernel + bias if i == 4 else leaky(x @ kernel + bias)
+
+    def g(z):
+        if decoder_form == "inverse_affine":
+            return (z if i == 4 else leaky(z, 5.0)) @ back + shift
+        return z @ back + shift if i == 1 else leaky(z @ back + shift)
+
+    return f, g
+
+
+def plain_pairs(model):
+    """Returns f_i and g_i as functions of arrays, of a dense model in NumPy."""
+    config = model.get_config()
+    if config["kind"] == "conv":
+        return [
+            tuple(lambda x, layer=layer: layer(x).numpy() for layer in pair)
+            for pair in model.pairs
+        ]
+    return [
+        numpy_pair(i, *pair, config["decoder_form"], config["tied"])
+        for i, pair in enumerate(model.pairs, start=1)
+    ]
+
+
+def plain_states(model, images):
+    """Returns h_0 to h_4, g_1(h_1) to g_4(h_4), and ĥ_0 to ĥ_4."""
+    pairs = plain_pairs(model)
+    dense = model.get_config()["kind"] == "dense"
+    hidden = [np.float64(images.reshape(len(images), -1)) if dense else images]
+    for f, _ in pairs:
+        hidden.append(f(hidden[-1]))
+    estimates = [g(h) for (_, g), h in zip(pairs, hidden[1:], strict=True)]
+    decoded = [hidden[-1]]
+    for _, g in reversed(pairs):
+        decoded.insert(0, g(decoded[0]))
+    return hidden, estimates, decoded
+
+
+def numpy_fvu(targets, estimates):
+    targets, estimates = np.float64(targets), np.float64(estimates)
+    spread = (len(targets) * targets.var(axis=0)).sum()
+    return ((targets - estimates) ** 2).sum() / spread
+
+
+def eigenvalues(states):
+    flat = np.float64(states).reshape(len(states), -1)
+    singular = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False)
+    return singular**2 / (len(flat) - 1)
+
+
+def numpy_participation_ratio(states):
+    values = eigenvalues(states)
+    return values.sum() ** 2 / (values**2).sum()
+
+
+def expected_logs(model, images, inversion_weight=0.3, rank_weight=0.02):
+    config = model.get_config()
+    hidden, estimates, decoded = plain_states(model, images)
+    if config["scope"] == "chain":
+        estimates = decoded[:-1]
+    pairs = list(zip(hidden[:-1], estimates, strict=True))
+    logs = {"reconstruction": numpy_fvu(hidden[0], decoded[0])}
+    logs |= {f"inversion_{i}": numpy_fvu(*pair) for i, pair in enumerate(pairs, 1)}
+    errors = [numpy_fvu(*pair) for pair in pairs]
+    if config["error"] == "absolute":
+        errors = [np.mean((target - estimate) ** 2) for target, estimate in pairs]
+    prices = [1 / numpy_participation_ratio(states) for states in hidden[1:]]
+    logs["loss"] = logs["reconstruction"] + inversion_weight * sum(errors)
+    logs["loss"] += rank_weight * sum(prices)
+    return logs
+
+
+def assert_logs(found, expected, rtol=1e-4):
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], rtol, err_msg=name)
+
+
+# -- Structure -----------------------------------------------------------------------
+
+
+@KINDS
+@FORMS
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_pair_swaps_the_shapes_of_its_layers(kind, form, tied):
+    model = untouched(kind, decoder_form=form, tied=tied)
+    assert len(model.pairs) == 4
+    shapes = STATES[kind]
+    states = np.ones((2, *shapes[0]), "float32")
+    for i, (encode, decode) in enumerate(model.pairs):
+        inputs, states = states, encode(states)
+        assert states.shape == (2, *shapes[i + 1])
+        assert decode(states).shape == inputs.shape == (2, *shapes[i])
+        assert encode.kernel.shape == KERNELS[kind][i]
+        if not tied:
+            (found,) = (w for w in decode.trainable_weights if len(w.shape) > 1)
+            swapped = KERNELS[kind][i][::-1] if kind == "dense" else KERNELS[kind][i]
+            assert found.shape == swapped
+    assert model.input_shape == model.output_shape == (None, 28, 28, 1)
+    assert model(noise(3)).shape == (3, 28, 28, 1)
+
+
+def test_both_kinds_have_as_many_pairs_and_the_same_code():
+    models = [build_autoencoder(kind) for kind in WIDTHS]
+    assert [len(model.pairs) for model in models] == [4, 4]
+    codes = [model.pairs[-1][0].output.shape[1:] for model in models]
+    assert codes == [(32,), (1, 1, 32)]
+    layers = [model.pairs[i][0] for model in models for i in range(3)]
+    widths = [layer.output.shape[-1] for layer in layers]
+    assert widths == [512, 128, 64, 8, 32, 64]
+
+
+def walk(layer):
+    yield layer
+    for inner in getattr(layer, "layers", ()):
+        yield from walk(inner)
+
+
+@FORMS
+@pytest.mark.parametrize("scope", ["joint", "local", "chain"])
+def test_the_conv_kind_has_convolutions_alone(form, scope):
+    model = untouched("conv", decoder_form=form, scope=scope)
+    _, *layers = walk(model)
+    passive = {keras.layers.InputLayer, InversionLoss, RankLoss, StopGradient}
+    if form == "inverse_affine":
+        passive |= {keras.Sequential, keras.layers.LeakyReLU}
+    active = [type(layer) for layer in layers if type(layer) not in passive]
+    convolutions = [keras.layers.Conv2D] * 4 + [keras.layers.Conv2DTranspose] * 4
+    assert sorted(active, key=str) == sorted(convolutions, key=str)
+    assert {len(weight.shape) for weight in model.trainable_weights} == {1, 4}
+    kernels = sum(np.prod(shape) for shape in KERNELS["conv"])
+    biases = (4 + 6 + 8 + 8) + (1 + 4 + 6 + 8)
+    assert model.count_params() == 2 * kernels + biases
+
+
+def stock_pair(model, i):
+    """Returns f_i and g_i of stock layers with the kernels that the encoder has now."""
+    config = model.get_config()
+    encode, decode = model.pairs[i - 1]
+    kernel, bias = encode.get_weights()
+    weights = decode.get_weights()
+    shift = next(w for w in weights if w.shape == STATES[config["kind"]][i - 1][-1:])
+    back = kernel.T if config["kind"] == "dense" else kernel
+    if not config["tied"]:
+        (back,) = (w for w in weights if w.ndim > 1)
+    if config["kind"] == "dense":
+        encoder = keras.layers.Dense(len(bias))
+        decoder = keras.layers.Dense(len(shift))
+    else:
+        window = [(4, 2, "same"), (4, 2, "same"), (3, 2, "valid"), (3, 1, "valid")]
+        encoder = keras.layers.Conv2D(len(bias), *window[i - 1])
+        decoder = keras.layers.Conv2DTranspose(len(shift), *window[i - 1])
+    for layer, values, states in (
+        (encoder, (kernel, bias), -2),
+        (decoder, (back, shift), -1),
+    ):
+        layer.build((None, *STATES[config["kind"]][i + states + 1]))
+        layer.set_weights(values)
+
+    def f(x):
+        return encoder(x).numpy() if i == 4 else leaky(encoder(x).numpy())
+
+    def g(z):
+        if config["decoder_form"] == "inverse_affine":
+            return decoder(z if i == 4 else np.float32(leaky(z, 5.0))).numpy()
+        return decoder(z).numpy() if i == 1 else leaky(decoder(z).numpy())
+
+    return f, g
+
+
+def assert_stock(model):
+    rng = np.random.default_rng(3)
+    shapes = STATES[model.get_config()["kind"]]
+    for i, (encode, decode) in enumerate(model.pairs, start=1):
+        x = rng.normal(size=(2, *shapes[i - 1])).astype("float32")
+        z = rng.normal(size=(2, *shapes[i])).astype("float32")
+        f, g = stock_pair(model, i)
+        np.testing.assert_allclose(encode(x), f(x), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(decode(z), g(z), rtol=1e-4, atol=1e-5)
+
+
+@KINDS
+@FORMS
+@pytest.mark.parametrize("tied", [False, True])
+def test_layers_are_stock_layers_and_the_activation(kind, form, tied):
+    assert_stock(small(kind, decoder_form=form, tied=tied))
+
+
+@KINDS
+def test_a_weight_of_zero_leaves_its_terms_out(kind):
+    for scope in ("joint", "local", "chain"):
+        model = untouched(kind, scope=scope, inversion_weight=0, rank_weight=0)
+        model(noise(4))
+        kinds = [type(layer) for layer in walk(model)]
+        assert kinds.count(InversionLoss) == len(model.losses) == 1
+        assert RankLoss not in kinds
+        model = untouched(kind, scope=scope)
+        model(noise(4))
+        kinds = [type(layer) for layer in walk(model)]
+        assert kinds.count(InversionLoss) == 5
+        assert kinds.count(RankLoss) == 4
+        assert len(model.losses) == 9
+
+
+# -- Start ---------------------------------------------------------------------------
+
+
+@KINDS
+@FORMS
+def test_the_decoder_starts_as_the_mirror_of_the_encoder(kind, form):
+    for encode, decode in untouched(kind, decoder_form=form).pairs:
+        kernel = encode.kernel.numpy()
+        found, bias = decode.trainable_weights
+        np.testing.assert_array_equal(found, kernel.T if kind == "dense" else kernel)
+        np.testing.assert_array_equal(bias, np.zeros(bias.shape))
+        np.testing.assert_array_equal(encode.bias, np.zeros(encode.bias.shape))
+
+
+@KINDS
+@pytest.mark.parametrize("tied", [False, True])
+def test_encoder_kernels_start_orthogonal(kind, tied):
+    for encode, _ in untouched(kind, tied=tied).pairs:
+        kernel = encode.kernel.numpy()
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        gram = kernel.T @ kernel
+        scale = 1 if kind == "dense" else gram[0, 0]
+        assert scale > 0.1
+        np.testing.assert_allclose(gram, scale * np.eye(len(gram)), atol=1e-5)
+
+
+@KINDS
+@FORMS
+def test_tied_and_untied_start_as_the_same_function(kind, form):
+    untied = untouched(kind, decoder_form=form)
+    tied = untouched(kind, decoder_form=form, tied=True)
+    for (encode, _), (other, _) in zip(untied.pairs, tied.pairs, strict=True):
+        other.kernel.assign(encode.kernel)
+    np.testing.assert_allclose(tied(noise()), untied(noise()), atol=1e-5)
+
+
+# -- Losses --------------------------------------------------------------------------
+
+
+@KINDS
+@pytest.mark.parametrize("scope", ["joint", "local", "chain"])
+@pytest.mark.parametrize("error", ["relative", "absolute"])
+def test_loss_and_metrics_are_those_of_numpy(kind, scope, error):
+    model = eager(small(kind, scope=scope, error=error))
+    images = noise(20)
+    expected = expected_logs(model, images)
+    assert expected.keys() == NAMES | {"loss"}
+    assert min(expected[name] for name in NAMES) > 0.05
+    history = model.fit(images, batch_size=20, verbose=0).history
+    assert_logs({name: values[0] for name, values in history.items()}, expected)
+
+
+@FORMS
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_dense_forward_pass_is_that_of_numpy(form, tied):
+    model = small(decoder_form=form, tied=tied)
+    images = noise(20)
+    _, _, decoded = plain_states(model, images)
+    np.testing.assert_allclose(
+        model(images), decoded[0].reshape(images.shape), rtol=1e-4, atol=1e-4
+    )
+    logs = eager(model).evaluate(images, batch_size=20, verbose=0, return_dict=True)
+    assert_logs(logs, expected_logs(model, images))
+
+
+def test_the_weights_scale_the_terms_and_not_the_metrics():
+    images = noise(20)
+    model = eager(small(inversion_weight=2.5, rank_weight=1.5))
+    expected = expected_logs(model, images, inversion_weight=2.5, rank_weight=1.5)
+    logs = model.evaluate(images, batch_size=20, verbose=0, return_dict=True)
+    assert_logs(logs, expected)
+    model = eager(small(inversion_weight=0, rank_weight=1.5))
+    expected = expected_logs(model, images, inversion_weight=0, rank_weight=1.5)
+    logs = model.evaluate(images, batch_size=20, verbose=0, return_dict=True)
+    assert_logs(logs, {name: expected[name] for name in ("loss", "reconstruction")})
+
+
+def test_metrics_are_means_over_the_batches_of_an_epoch():
+    model = eager(small())
+    images = noise(40)
+    halves = [expected_logs(model, images[rows]) for rows in (slice(20), slice(20, 40))]
+    expected = {name: (halves[0][name] + halves[1][name]) / 2 for name in halves[0]}
+    for _ in range(2):  # nothing is left of the pass before
+        logs = model.evaluate(images, batch_size=20, verbose=0, return_dict=True)
+        assert_logs(logs, expected)
+
+
+def reached(model):
+    """Returns the names of the layers that each term has a gradient for."""
+    with tf.GradientTape(persistent=True) as tape:
+        model(noise(20))
+        terms = {name: model.get_layer(name).losses[0] for name in NAMES}
+    variables = model.trainable_variables
+    names = {}
+    for term, loss in terms.items():
+        gradients = zip(variables, tape.gradient(loss, variables), strict=True)
+        hit = [v for v, g in gradients if g is not None and np.any(g)]
+        names[term] = {variable.path.split("/")[0] for variable in hit}
+    return names
+
+
+def named(part, numbers):
+    return {f"{part}_{i}" for i in numbers}
+
+
+@KINDS
+@pytest.mark.parametrize("form, tied", TIES)
+def test_local_terms_reach_one_pair_and_joint_ones_the_layers_before(kind, form, tied):
+    local, joint, chain = (
+        reached(small(kind, scope=scope, decoder_form=form, tied=tied))
+        for scope in ("local", "joint", "chain")
+    )
+    everything = named("encoder", range(1, 5)) | named("decoder", range(1, 5))
+    for i in range(1, 5):
+        term, own = f"inversion_{i}", named("decoder", [i])
+        assert local[term] == own | named("encoder", [i])
+        assert joint[term] == own | named("encoder", range(1, i + 1))
+        after = named("decoder", range(i, 5))
+        assert chain[term] == after | named("encoder", range(1, 5))
+    for terms in (local, joint, chain):
+        assert terms["reconstruction"] == everything
+
+
+def test_a_local_term_is_that_of_the_pair_taken_alone():
+    model = small(scope="local")
+    hidden, _, _ = plain_states(model, noise(20))
+    for i, (encode, decode) in enumerate(model.pairs, start=1):
+        variables = encode.trainable_weights + decode.trainable_weights
+        with tf.GradientTape() as tape:
+            model(noise(20))
+            (loss,) = model.get_layer(f"inversion_{i}").losses
+        found = tape.gradient(loss, variables)
+        given = tf.constant(hidden[i - 1], "float32")
+        spread = float(len(given) * tf.reduce_sum(tf.math.reduce_variance(given, 0)))
+        with tf.GradientTape() as tape:
+            errors = tf.reduce_sum((given - decode(encode(given))) ** 2)
+            loss = 0.3 * errors / spread
+        for gradient, other in zip(found, tape.gradient(loss, variables), strict=True):
+            np.testing.assert_allclose(gradient, other, rtol=1e-3, atol=1e-5)
+
+
+# -- Participation ratio and unexplained variance --------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(5,), (40,), (256,), (257,), (300,), (5, 5, 13)])
+@pytest.mark.parametrize("count", [7, 60])
+def test_participation_ratio_is_that_of_the_eigenvalues(shape, count):
+    rng = np.random.default_rng(0)
+    states = rng.normal(3, 1, (count, *shape)) * rng.exponential(size=shape)
+    flat = states.reshape(count, -1)
+    values = np.linalg.eigvalsh(np.cov(flat, rowvar=False))
+    expected = values.sum() ** 2 / (values**2).sum()
+    assert 1 < expected < min(flat.shape[1], count - 1)
+    for scale in (0.1, 1, 100):
+        found = participation_ratio(tf.constant(scale * states, "float32"))
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("width", [20, 300])
+def test_participation_ratio_counts_directions(width):
+    rng = np.random.default_rng(0)
+    one = rng.normal(size=(50, 1)) * rng.normal(size=width)
+    np.testing.assert_allclose(participation_ratio(np.float32(one + 2)), 1, rtol=1e-4)
+    three = np.zeros((4, width), "float32")
+    three[:3, :3] = np.eye(3)
+    three[3, :3] = -1
+    # Columns (1, 0, 0, -1) and so on: eigenvalues 4, 1 and 1.
+    np.testing.assert_allclose(participation_ratio(three), 36 / 18, rtol=1e-5)
+
+
+def test_unexplained_variance_is_one_at_the_mean_and_zero_where_exact():
+    rng = np.random.default_rng(0)
+    targets = rng.normal(2, 1, (30, 4, 4, 3)).astype("float32")
+    mean = np.broadcast_to(targets.mean(axis=0), targets.shape)
+    assert float(unexplained_variance(targets, targets)) == 0
+    np.testing.assert_allclose(unexplained_variance(targets, mean), 1, rtol=1e-5)
+    halfway = (targets + mean) / 2
+    np.testing.assert_allclose(unexplained_variance(targets, halfway), 0.25, rtol=1e-5)
+    estimates = rng.normal(size=targets.shape).astype("float32")
+    expected = numpy_fvu(targets, estimates)
+    for scale in (0.1, 1, 100):
+        found = unexplained_variance(scale * targets, scale * estimates)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer, expected",
+    [
+        (InversionLoss(0.25, name="one"), {"weight": 0.25, "error": "relative"}),
+        (InversionLoss(2.0, "absolute"), {"weight": 2.0, "error": "absolute"}),
+        (RankLoss(0.125, name="two"), {"weight": 0.125}),
+        (StopGradient(name="three"), {}),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_the_config_rebuilds_a_loss_layer(layer, expected):
+    config = json.loads(json.dumps(layer.get_config()))
+    assert {**expected, "name": layer.name}.items() <= config.items()
+    again = type(layer).from_config(config)
+    assert again.get_config() == layer.get_config()
+    stored = json.loads(json.dumps(keras.saving.serialize_keras_object(layer)))
+    stored = keras.saving.deserialize_keras_object(stored)
+    assert type(stored) is type(layer)
+    assert stored.get_config() == layer.get_config()
+
+
+def test_loss_layers_hand_states_on():
+    states, targets, estimates = (noise(6, seed) for seed in range(3))
+    loss = InversionLoss(2.0, "absolute", name="term")
+    np.testing.assert_array_equal(loss(states, targets, estimates), states)
+    expected = 2 * np.mean((targets - estimates) ** 2)
+    np.testing.assert_allclose(loss.losses[0], expected, rtol=1e-5)
+    (metric,) = loss.metrics
+    assert metric.name == "term"
+    np.testing.assert_allclose(
+        metric.result(), numpy_fvu(targets, estimates), rtol=1e-5
+    )
+    rank = RankLoss(3.0)
+    np.testing.assert_array_equal(rank(states), states)
+    expected = 3 / numpy_participation_ratio(states)
+    np.testing.assert_allclose(rank.losses[0], expected, rtol=1e-4)
+    with tf.GradientTape() as tape:
+        tape.watch(states := tf.constant(states))
+        stopped = StopGradient()(states)
+    np.testing.assert_array_equal(stopped, states)
+    assert tape.gradient(stopped, states) is None
+
+
+# -- Tied kernels --------------------------------------------------------------------
+
+
+@KINDS
+@FORMS
+def test_tied_decoders_add_biases_alone(kind, form):
+    untied, tied = (untouched(kind, decoder_form=form, tied=t) for t in (False, True))
+    kernels = sum(np.prod(shape) for shape in KERNELS[kind])
+    biases = {"dense": 784 + 2 * (24 + 16 + 12) + 8, "conv": 1 + 2 * (4 + 6 + 8) + 8}
+    assert tied.count_params() == kernels + biases[kind]
+    assert untied.count_params() == 2 * kernels + biases[kind]
+    assert len(tied.trainable_weights) == 4 + 8
+
+
+@SAVES
+@KINDS
+def test_tied_kernels_stay_shared(kind, tmp_path):
+    model = eager(untouched(kind, tied=True), rate=0.05)
+    before = [encode.kernel.numpy() for encode, _ in model.pairs]
+    model.fit(noise(40), batch_size=20, verbose=0)
+    assert_stock(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert_stock(loaded)
+    for (encode, decode), old in zip(loaded.pairs, before, strict=True):
+        assert isinstance(decode, Transposed)
+        assert abs(encode.kernel - old).numpy().max() > 0.01
+    loaded.fit(noise(40), batch_size=20, verbose=0)
+    assert_stock(loaded)
+    for encode, _ in loaded.pairs:
+        encode.kernel.assign(-2 * encode.kernel)
+    assert_stock(loaded)
+
+
+# -- Saving --------------------------------------------------------------------------
+
+
+@SAVES
+@KINDS
+@EACH_VARIANT
+def test_a_saved_model_comes_back_and_trains_on(kind, options, tmp_path):
+    model = eager(small(kind, **options))
+    images = noise(20)
+    model.fit(images, batch_size=20, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(model)
+    # Tuples come back as lists.
+    assert json.dumps(loaded.get_config()) == json.dumps(model.get_config())
+    expected = {"kind": kind, "code_dim": CODE, "widths": [*WIDTHS[kind]], **options}
+    assert expected.items() <= json.loads(json.dumps(loaded.get_config())).items()
+    np.testing.assert_array_equal(loaded(images), model(images))
+    histories = [
+        each.fit(noise(40, 1), batch_size=20, shuffle=False, verbose=0).history
+        for each in (model, loaded)
+    ]
+    assert_logs(histories[1], histories[0], rtol=1e-5)
+    pairs = zip(model.get_weights(), loaded.get_weights(), strict=True)
+    for weight, other in pairs:
+        np.testing.assert_allclose(other, weight, rtol=0, atol=1e-6)
+
+
+@KINDS
+def test_the_config_rebuilds_the_model(kind):
+    options = {
+        "inversion_weight": 0.7,
+        "rank_weight": 0.1,
+        "error": "absolute",
+        "scope": "local",
+        "decoder_form": "inverse_affine",
+        "tied": True,
+        "name": "named",
+    }
+    model = small(kind, **options)
+    assert options.items() <= model.get_config().items()
+    again = type(model).from_config(json.loads(json.dumps(model.get_config())))
+    assert again.name == "named"
+    again.set_weights(model.get_weights())
+    np.testing.assert_array_equal(again(noise()), model(noise()))
+    for each in (model, again):
+        eager(each)
+    logs = [
+        each.evaluate(noise(), batch_size=20, verbose=0, return_dict=True)
+        for each in (model, again)
+    ]
+    assert_logs(logs[1], logs[0], rtol=1e-6)
+
+
+# -- Training ------------------------------------------------------------------------
+
+
+def fitted(kind, count, **options):
+    """Returns history and weights after steps on batches of 20 images."""
+    model = small(kind)
+    model.compile(keras.optimizers.SGD(0.01), **options)
+    history = model.fit(noise(count), batch_size=20, shuffle=False, verbose=0).history
+    return history, model.get_weights()
+
+
+def test_xla_takes_the_same_steps():
+    # Of this kind: its states are both wide and narrow.
+    history, weights = fitted("conv", 60, jit_compile=True)
+    other, expected = fitted("conv", 60, run_eagerly=True)
+    assert_logs(history, other)
+    starts = small("conv").get_weights()
+    for start, found, weight in zip(starts, weights, expected, strict=True):
+        assert abs(weight - start).max() > 1e-3
+        np.testing.assert_allclose(found, weight, rtol=0, atol=1e-4)
+
+
+MIRRORED = """
+import json
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, devices)
+from test_inverse_ae import fitted
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+with strategy.scope():
+    logs, weights = fitted("dense", 20, jit_compile=False)
+print(json.dumps([logs, [weight.tolist() for weight in weights]]))
+"""
+
+
+def step_of_two():
+    """Returns logs and weights of the step with the mean gradient of two halves."""
+    model = small()
+    variables = model.trainable_variables
+    logs, gradients = [], []
+    for half in np.split(noise(20), 2):
+        logs.append(expected_logs(model, half))
+        with tf.GradientTape() as tape:
+            model(half)
+            loss = sum(model.losses)
+        gradients.append(tape.gradient(loss, variables))
+    for variable, first, second in zip(variables, *gradients, strict=True):
+        variable.assign_sub(0.01 * (first + second) / 2)
+    means = {name: (logs[0][name] + logs[1][name]) / 2 for name in logs[0]}
+    return means, model.get_weights()
+
+
+def test_two_mirrored_devices_take_the_mean_step_of_their_halves():
+    here = Path(__file__).parent
+    path = os.pathsep.join([str(here), str(here.parent)])
+    run = subprocess.run(
+        [sys.executable, "-c", MIRRORED],
+        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    history, weights = json.loads(run.stdout.splitlines()[-1])
+    logs, expected = step_of_two()
+    assert_logs({name: values[0] for name, values in history.items()}, logs)
+    for start, found, weight in zip(
+        small().get_weights(), weights, expected, strict=True
+    ):
+        assert abs(weight - start).max() > 1e-4
+        np.testing.assert_allclose(found, weight, rtol=0, atol=1e-5)
+
+
+@functools.cache
+def trained(kind, inversion_weight):
+    """Returns history and model after a short training on structured images."""
+    model = untouched(kind, inversion_weight=inversion_weight, rank_weight=0.0)
+    model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+    history = model.fit(mixtures(512), batch_size=64, epochs=10, verbose=0).history
+    return history, model
+
+
+@KINDS
+def test_fit_lowers_the_loss_on_structured_images(kind):
+    history, _ = trained(kind, 0.3)
+    assert history.keys() == NAMES | {"loss"}
+    assert np.isfinite(list(history.values())).all()
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+    assert history["reconstruction"][-1] < 0.5
+
+
+@KINDS
+def test_paying_for_inversion_lowers_the_local_errors(kind):
+    unseen = mixtures(768)[512:]
+    local = []
+    for weight in (0.0, 0.3):
+        hidden, estimates, _ = plain_states(trained(kind, weight)[1], unseen)
+        pairs = zip(hidden[:-1], estimates, strict=True)
+        local.append([numpy_fvu(*pair) for pair in pairs])
+    print(local)
+    assert np.mean(local[1]) < 0.5 * np.mean(local[0])
+    assert max(local[1]) < max(local[0])
+
+
+def test_a_last_batch_of_one_image_does_no_harm():
+    model = eager(small())
+    model.fit(noise(21), batch_size=20, verbose=0)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+# -- Bad input -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argument, value",
+    [
+        ("kind", "linear"),
+        ("kind", None),
+        ("error", "squared"),
+        ("scope", "global"),
+        ("decoder_form", "affine"),
+        ("inversion_weight", -0.1),
+        ("inversion_weight", float("nan")),
+        ("inversion_weight", float("inf")),
+        ("rank_weight", -1),
+        ("rank_weight", float("nan")),
+        ("rank_weight", float("inf")),
+        ("code_dim", 0),
+        ("code_dim", -2),
+        ("code_dim", 1.5),
+        ("code_dim", "8"),
+        ("widths", ()),
+        ("widths", (24, 16)),
+        ("widths", (24, 16, 12, 10)),
+        ("widths", (24, 0, 12)),
+        ("widths", (24, -1, 12)),
+        ("widths", (24, 1.5, 12)),
+    ],
+)
+def test_bad_arguments_are_named_with_their_value(argument, value):
+    arguments = {"kind": "dense", argument: value}
+    with pytest.raises(ValueError, match=f"`{argument}`") as error:
+        build_autoencoder(**arguments)
+    assert re.search(rf"Received: .*{re.escape(repr(value))}", str(error.value))
