@@ -98,13 +98,18 @@ def batches(length):
 
 def keras_steps(model, length, steps):
     """Trains a Keras model under `fit`; returns the seconds of each step."""
-    dataset = tf.data.Dataset.from_tensor_slices(batches(length)).repeat()
+    dataset = tf.data.Dataset.from_tensor_slices(batches(length))
+    return fit_steps(model, dataset, steps)
+
+
+def fit_steps(model, dataset, steps):
+    """Trains a Keras model on batches; returns the seconds of each step."""
     ends = []
     clock = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
     )
     model.fit(
-        dataset.prefetch(tf.data.AUTOTUNE),
+        dataset.repeat().prefetch(tf.data.AUTOTUNE),
         steps_per_epoch=steps + 1,
         callbacks=[clock],
         shuffle=False,
@@ -113,13 +118,13 @@ def keras_steps(model, length, steps):
     return np.diff(ends)
 
 
-def time_in_turns(runs, length, rounds):
-    """Times every contestant at one length, in rounds.
+def time_in_turns(runs, size, rounds):
+    """Times every contestant at one size of the work, in rounds.
 
     Args:
-        runs: dict from a contestant to a function `(length, steps) -> seconds of each
+        runs: dict from a contestant to a function `(size, steps) -> seconds of each
             step`.
-        length: int, tokens of a sentence.
+        size: what the functions are given, such as the tokens of a sentence.
         rounds: int.
 
     Returns:
@@ -127,12 +132,12 @@ def time_in_turns(runs, length, rounds):
     """
     steps, seconds = {}, {key: [] for key in runs}
     for key, run in runs.items():
-        run(length, 1)  # traces and compiles
-        steps[key] = math.ceil(MIN_SECONDS / np.median(run(length, 2)))
+        run(size, 1)  # traces and compiles
+        steps[key] = math.ceil(MIN_SECONDS / np.median(run(size, 2)))
     for turn in range(rounds):
-        progress(f"T = {length}: round {turn + 1} of {rounds}")
+        progress(f"{size}: round {turn + 1} of {rounds}")
         for key in list(runs)[:: -1 if turn % 2 else 1]:
-            step_seconds = runs[key](length, max(MIN_STEPS, steps[key]))
+            step_seconds = runs[key](size, max(MIN_STEPS, steps[key]))
             seconds[key].append(float(np.median(step_seconds)))
     return seconds
 

@@ -32,6 +32,7 @@ VARIANTS = {
     "plain": {"inversion_weight": 0.0, "rank_weight": 0.0},
     "absolute errors": {"error": "absolute", "rank_weight": 0.0},
     "relative errors": {"rank_weight": 0.0},
+    "squared errors": {"error": "squared", "inversion_weight": 0.5},
     "rank alone": {"inversion_weight": 0.0},
     "local gradients": {"scope": "local"},
     "along the chain": {"scope": "chain"},

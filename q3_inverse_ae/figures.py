@@ -29,9 +29,9 @@ def draw_network(model):
         _arrow(axes, (2 * i + 1.35, ends[1]), (2 * i + 0.65, 0.6), COLORS[1])
         axes.text(2 * i + 1, 2.22, f"$f_{i + 1}$", ha="center", color=COLORS[0])
         axes.text(2 * i + 1, 0.2, f"$g_{i + 1}$", ha="center", color=COLORS[1])
-        if ends[0] == 2.0:
-            axes.text(2 * i + 1, 1.3, rf"$g_{i + 1}\approx f_{i + 1}^{{-1}}$",
-                      ha="center", va="center")  # fmt: skip
+        axes.text(2 * i + (1 if ends[0] == 2.0 else 0.6), 1.3,
+                  rf"$g_{i + 1}\approx f_{i + 1}^{{-1}}$",
+                  ha="center", va="center")  # fmt: skip
     axes.set(xlim=(-0.8, 2 * len(labels) - 1.1), ylim=(0, 2.6))
     axes.set_title(TITLES[model.arguments["kind"]])
     axes.axis("off")

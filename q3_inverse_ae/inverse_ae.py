@@ -3,7 +3,7 @@
 The encoder is f_n ∘ … ∘ f_1 with hidden states h_0 = x and h_i = f_i(h_{i−1}); the
 decoder passes on ĥ_n = h_n and ĥ_{i−1} = g_i(ĥ_i). Training minimises
 
-    FVU(x, ĥ_0)  +  λ Σ_i FVU(h_{i−1}, g_i(h_i))  +  μ Σ_i 1 / PR(h_i),
+    FVU(x, ĥ_0)  +  λ Σ_i √FVU(h_{i−1}, g_i(h_i))  +  μ Σ_i 1 / PR(h_i),
 
 that is reconstruction, inversion layer by layer, and a price on states that vary in
 few directions; the terms are defined in `losses.py`. How close the layers come is
@@ -30,7 +30,7 @@ __all__ = ["build_autoencoder", "inversion_report"]
 # Every choice, the default first.
 CHOICES = {
     "kind": ("dense", "conv"),
-    "error": ("relative", "absolute"),
+    "error": ("relative", "squared", "absolute"),
     "scope": ("joint", "local", "chain"),
     "decoder_form": ("affine_activation", "inverse_affine"),
 }
@@ -45,7 +45,7 @@ def build_autoencoder(
     code_dim=32,
     *,
     widths=None,
-    inversion_weight=0.5,
+    inversion_weight=0.2,
     rank_weight=0.02,
     error="relative",
     scope="joint",
@@ -69,7 +69,8 @@ def build_autoencoder(
             to 512, 128, 64 units or 8, 32, 64 filters.
         inversion_weight: float λ ≥ 0; 0 leaves the inversion terms out.
         rank_weight: float μ ≥ 0; 0 leaves the rank terms out.
-        error: "relative" (FVU) or "absolute" (mean squared error) inversion terms.
+        error: of the inversion terms: "relative", √FVU, "squared", FVU, or "absolute",
+            mean squared error.
         scope: how far they reach. "joint": g_i inverts the encoder's own h_i, and the
             gradient shapes all layers up to i; "local": only f_i and g_i, since
             h_{i−1} is taken as given; "chain": as "joint", but g_i is fed with ĥ_i,
@@ -114,7 +115,9 @@ def build_autoencoder(
         states = decode(states)
         if scope == "chain":
             states = invert(i, states, hidden[i - 1], states)
-    states = InversionLoss(1.0, name="reconstruction")(states, hidden[0], states)
+    states = InversionLoss(1.0, "squared", name="reconstruction")(
+        states, hidden[0], states
+    )
     if kind == "dense":
         states = keras.layers.Reshape(IMAGE_SHAPE, name="image")(states)
     if not tied:

@@ -57,11 +57,12 @@ class InversionLoss(keras.layers.Layer):
 
     Args:
         weight: float, of the error in the loss.
-        error: "relative" for the FVU, "absolute" for the mean squared error.
+        error: "relative" for √FVU, "squared" for the FVU, "absolute" for the mean
+            squared error.
         **kwargs: for `keras.layers.Layer`.
     """
 
-    def __init__(self, weight, error="relative", **kwargs):
+    def __init__(self, weight, error, **kwargs):
         super().__init__(**kwargs)
         self.weight = weight
         self.error = error
@@ -70,8 +71,11 @@ class InversionLoss(keras.layers.Layer):
     def call(self, states, targets, estimates):
         fvu = unexplained_variance(targets, estimates)
         self.tracker.update_state(fvu)
-        error = fvu
-        if self.error == "absolute":
+        if self.error == "relative":
+            error = ops.sqrt(fvu + keras.config.epsilon())  # its slope at 0 is finite
+        elif self.error == "squared":
+            error = fvu
+        else:
             error = ops.mean(ops.square(targets - estimates))
         self.add_loss(self.weight * error)
         return states

@@ -19,6 +19,7 @@ PERCENT = (100, ".1f", " %")
 TIMES = (1, ".2f", "×")
 NUMBER = (1, "g", "")
 SHORT = (1, ".2g", "")
+ERROR = (1, ".4f", "")
 
 ROWS = {
     "q1_tbptt": [
@@ -48,6 +49,19 @@ ROWS = {
         ("speed_vs_keras_gru", "Keras GRU's time over ours, T = 256", TIMES),
         ("time_vs_simple_rnn", "Our time over Keras SimpleRNN's, T = 256", TIMES),
         ("time_vs_simple_rnn_xla", "The same, both compiled with XLA", TIMES),
+    ],
+    "q3_inverse_ae": [
+        ("dense_mse", "Fully connected, 32 numbers: pixel error", ERROR),
+        ("dense_plain_mse", "The same network without inversion", ERROR),
+        ("dense_local_fvu_max", "Its worst layer's inverse, unexplained", PERCENT),
+        ("dense_plain_local_fvu_max", "The same, without inversion", PERCENT),
+        ("conv_mse", "Fully convolutional, 32 numbers: pixel error", ERROR),
+        ("conv_plain_mse", "The same network without inversion", ERROR),
+        ("conv_local_fvu_max", "Its worst layer's inverse, unexplained", PERCENT),
+        ("conv_plain_local_fvu_max", "The same, without inversion", PERCENT),
+        ("pca_mse", "PCA, 32 numbers: pixel error", ERROR),
+        ("dense_inversion_time", "Time of inversion, fully connected", TIMES),
+        ("conv_inversion_time", "Time of inversion, fully convolutional", TIMES),
     ],
 }
 
