@@ -4,7 +4,6 @@ The oracles share no code with the package: a forward pass, variances and eigenv
 in NumPy, shapes and counts by hand, and stock Keras layers.
 """
 
-import functools
 import json
 import os
 import re
@@ -38,7 +37,6 @@ KERNELS = {
 }
 NAMES = {"reconstruction"} | {f"inversion_{i}" for i in range(1, 5)}
 SAVED = {
-    "dense tied": {"tied": True},
     "dense inverse affine": {"decoder_form": "inverse_affine"},
     "dense local": {"scope": "local"},
     "dense chain absolute": {"scope": "chain", "error": "absolute"},
@@ -49,8 +47,9 @@ SAVED = {
 
 KINDS = pytest.mark.parametrize("kind", WIDTHS)
 FORMS = pytest.mark.parametrize("form", ["affine_activation", "inverse_affine"])
-TIES = [("affine_activation", False), ("affine_activation", True)]
-TIES += [("inverse_affine", False)]
+TIES = pytest.mark.parametrize(
+    "form, tied", [("affine_activation", False), ("inverse_affine", True)]
+)
 
 # Keras saves TensorFlow variables through NumPy in the way of NumPy 1.
 SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -177,6 +176,13 @@ def numpy_fvu(targets, estimates):
     return ((targets - estimates) ** 2).sum() / spread
 
 
+def numpy_error(error, targets, estimates):
+    if error == "absolute":
+        return np.mean((targets - estimates) ** 2)
+    fvu = numpy_fvu(targets, estimates)
+    return np.sqrt(fvu) if error == "relative" else fvu
+
+
 def eigenvalues(states):
     flat = np.float64(states).reshape(len(states), -1)
     singular = np.linalg.svd(flat - flat.mean(axis=0), compute_uv=False)
@@ -196,9 +202,7 @@ def expected_logs(model, images, *, inversion_weight=0.3, rank_weight=0.02):
     pairs = list(zip(hidden[:-1], estimates, strict=True))
     logs = {"reconstruction": numpy_fvu(hidden[0], decoded[0])}
     logs |= {f"inversion_{i}": numpy_fvu(*pair) for i, pair in enumerate(pairs, 1)}
-    errors = [numpy_fvu(*pair) for pair in pairs]
-    if config["error"] == "absolute":
-        errors = [np.mean((target - estimate) ** 2) for target, estimate in pairs]
+    errors = [numpy_error(config["error"], *pair) for pair in pairs]
     prices = [1 / numpy_participation_ratio(states) for states in hidden[1:]]
     logs["loss"] = logs["reconstruction"] + inversion_weight * sum(errors)
     logs["loss"] += rank_weight * sum(prices)
@@ -283,26 +287,22 @@ def assert_stock(model):
 
 
 @KINDS
-@FORMS
-@pytest.mark.parametrize("tied", [False, True])
+@TIES
 def test_layers_are_stock_layers_and_the_activation(kind, form, tied):
     assert_stock(small(kind, decoder_form=form, tied=tied))
 
 
-@KINDS
-def test_a_weight_of_zero_leaves_its_terms_out(kind):
-    for scope in ("joint", "local", "chain"):
-        model = untouched(kind, scope=scope, inversion_weight=0, rank_weight=0)
-        model(noise(4))
-        kinds = [type(layer) for layer in walk(model)]
-        assert kinds.count(InversionLoss) == len(model.losses) == 1
-        assert RankLoss not in kinds
-        model = untouched(kind, scope=scope)
-        model(noise(4))
-        kinds = [type(layer) for layer in walk(model)]
-        assert kinds.count(InversionLoss) == 5
-        assert kinds.count(RankLoss) == 4
-        assert len(model.losses) == 9
+@pytest.mark.parametrize("scope", ["joint", "local", "chain"])
+@pytest.mark.parametrize("inversion_weight, rank_weight", [(0, 0.02), (0.3, 0)])
+def test_a_weight_of_zero_leaves_its_terms_out(scope, inversion_weight, rank_weight):
+    weights = {"inversion_weight": inversion_weight, "rank_weight": rank_weight}
+    model = untouched(scope=scope, **weights)
+    kinds = [type(layer) for layer in walk(model)]
+    assert kinds.count(InversionLoss) == (5 if inversion_weight else 1)
+    assert kinds.count(RankLoss) == (4 if rank_weight else 0)
+    model(noise(4))
+    found = kinds.count(InversionLoss) + kinds.count(RankLoss)
+    assert len(model.losses) == found
 
 
 # -- Start ---------------------------------------------------------------------------
@@ -331,22 +331,20 @@ def test_encoder_kernels_start_orthogonal(kind, tied):
         np.testing.assert_allclose(gram, scale * np.eye(len(gram)), atol=1e-5)
 
 
-@KINDS
-@FORMS
-def test_tied_and_untied_start_as_the_same_function(kind, form):
-    untied = untouched(kind, decoder_form=form)
-    tied = untouched(kind, decoder_form=form, tied=True)
-    for (encode, _), (other, _) in zip(untied.pairs, tied.pairs, strict=True):
-        other.kernel.assign(encode.kernel)
-    np.testing.assert_allclose(tied(noise()), untied(noise()), atol=1e-5)
-
-
 # -- Losses --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scope", ["joint", "local", "chain"])
 @pytest.mark.parametrize(
-    "kind, error", [("dense", "relative"), ("dense", "absolute"), ("conv", "relative")]
+    "kind, scope, error",
+    [
+        ("dense", "joint", "relative"),
+        ("dense", "joint", "squared"),
+        ("dense", "joint", "absolute"),
+        ("dense", "local", "relative"),
+        ("dense", "chain", "absolute"),
+        ("conv", "local", "squared"),
+        ("conv", "chain", "relative"),
+    ],
 )
 def test_loss_and_metrics_are_those_of_numpy(kind, scope, error):
     model = eager(small(kind, scope=scope, error=error))
@@ -358,8 +356,7 @@ def test_loss_and_metrics_are_those_of_numpy(kind, scope, error):
     assert_logs({name: values[0] for name, values in history.items()}, expected)
 
 
-@FORMS
-@pytest.mark.parametrize("tied", [False, True])
+@TIES
 def test_the_dense_forward_pass_is_that_of_numpy(form, tied):
     model = small(decoder_form=form, tied=tied)
     images = noise(20)
@@ -393,6 +390,31 @@ def test_metrics_are_means_over_the_batches_of_an_epoch():
         assert_logs(logs, expected)
 
 
+@TIES
+@pytest.mark.parametrize("scope", ["joint", "chain"])
+def test_the_gradient_is_that_of_finite_differences(form, tied, scope):
+    model = small(decoder_form=form, tied=tied, scope=scope)
+    images = noise(20)
+    variables = model.trainable_variables
+    with tf.GradientTape() as tape:
+        model(images)
+        loss = sum(model.losses)
+    gradients = tape.gradient(loss, variables)
+    rng = np.random.default_rng(4)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        start = variable.numpy()
+        step = 1e-5 * (rng.normal(size=start.shape) + np.sign(gradient))
+        ends = [np.float32(start + sign * step) for sign in (1, -1)]
+        losses = []
+        for end in ends:
+            variable.assign(end)
+            losses.append(expected_logs(model, images)["loss"])
+        variable.assign(start)
+        expected = np.vdot(np.float64(gradient), np.float64(ends[0]) - ends[1])
+        assert abs(expected) > 1e-7
+        np.testing.assert_allclose(losses[0] - losses[1], expected, rtol=0.01)
+
+
 def reached(model):
     """Returns the names of the layers that each term has a gradient for."""
     with tf.GradientTape(persistent=True) as tape:
@@ -412,7 +434,7 @@ def named(part, numbers):
 
 
 @KINDS
-@pytest.mark.parametrize("form, tied", TIES)
+@TIES
 def test_local_terms_reach_one_pair_and_joint_ones_the_layers_before(kind, form, tied):
     local, joint, chain = (
         reached(small(kind, scope=scope, decoder_form=form, tied=tied))
@@ -442,7 +464,7 @@ def test_a_local_term_is_that_of_the_pair_taken_alone():
         spread = float(len(given) * tf.reduce_sum(tf.math.reduce_variance(given, 0)))
         with tf.GradientTape() as tape:
             errors = tf.reduce_sum((given - decode(encode(given))) ** 2)
-            loss = 0.3 * errors / spread
+            loss = 0.3 * tf.sqrt(errors / spread)
         for gradient, other in zip(found, tape.gradient(loss, variables), strict=True):
             np.testing.assert_allclose(gradient, other, rtol=1e-3, atol=1e-5)
 
@@ -494,8 +516,9 @@ def test_unexplained_variance_is_one_at_the_mean_and_zero_where_exact():
     [
         (InversionLoss, {"weight": 0.25, "error": "relative", "name": "one"}),
         (InversionLoss, {"weight": 2.0, "error": "absolute"}),
+        (InversionLoss, {"weight": 1, "error": "squared", "name": "three"}),
         (RankLoss, {"weight": 0.125, "name": "two"}),
-        (StopGradient, {"name": "three"}),
+        (StopGradient, {"name": "four"}),
     ],
 )
 def test_the_config_rebuilds_a_loss_layer(layer, options):
@@ -509,23 +532,39 @@ def test_the_config_rebuilds_a_loss_layer(layer, options):
     assert stored.get_config() == first.get_config()
 
 
-def test_loss_layers_hand_states_on():
+@pytest.mark.parametrize("error", ["relative", "squared", "absolute"])
+def test_an_inversion_loss_hands_states_on_and_adds_its_error(error):
     states, targets, estimates = (noise(6, seed) for seed in range(3))
-    loss = InversionLoss(2.0, "absolute", name="term")
-    np.testing.assert_array_equal(loss(states, targets, estimates), states)
-    expected = 2 * np.mean((targets - estimates) ** 2)
-    np.testing.assert_allclose(loss.losses[0], expected, rtol=1e-5)
-    (metric,) = loss.metrics
+    layer = InversionLoss(2.0, error, name="term")
+    np.testing.assert_array_equal(layer(states, targets, estimates), states)
+    expected = 2 * numpy_error(error, targets, estimates)
+    np.testing.assert_allclose(layer.losses[0], expected, rtol=1e-5)
+    (metric,) = layer.metrics
     assert metric.name == "term"
-    np.testing.assert_allclose(
-        metric.result(), numpy_fvu(targets, estimates), rtol=1e-5
-    )
+    expected = numpy_fvu(targets, estimates)
+    np.testing.assert_allclose(metric.result(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("error", ["relative", "squared", "absolute"])
+def test_an_exact_estimate_has_a_finite_gradient(error):
+    states = tf.constant(noise(6))
+    layer = InversionLoss(1.0, error)
+    with tf.GradientTape() as tape:
+        tape.watch(states)
+        layer(states, noise(6), states)
+        (loss,) = layer.losses
+    assert 0 <= float(loss) < 1e-3
+    np.testing.assert_array_equal(tape.gradient(loss, states), np.zeros(states.shape))
+
+
+def test_a_rank_loss_and_a_stopped_gradient_hand_states_on():
+    states = tf.constant(noise(6))
     rank = RankLoss(3.0)
     np.testing.assert_array_equal(rank(states), states)
     expected = 3 / numpy_participation_ratio(states)
     np.testing.assert_allclose(rank.losses[0], expected, rtol=1e-4)
     with tf.GradientTape() as tape:
-        tape.watch(states := tf.constant(states))
+        tape.watch(states)
         stopped = StopGradient()(states)
     np.testing.assert_array_equal(stopped, states)
     assert tape.gradient(stopped, states) is None
@@ -622,27 +661,40 @@ def test_the_config_rebuilds_the_model(kind):
 # -- Training ------------------------------------------------------------------------
 
 
-def fitted(kind, count, **options):
-    """Returns history and weights after steps on batches of 20 images."""
+def fitted(kind, count, optimizer, **options):
+    """Returns logs, weights and model after steps on batches of 20 images."""
     model = small(kind)
-    model.compile(keras.optimizers.SGD(0.01), **options)
+    model.compile(optimizer, **options)
     history = model.fit(noise(count), batch_size=20, shuffle=False, verbose=0).history
-    return history, model.get_weights()
+    logs = {name: values[0] for name, values in history.items()}
+    return logs, model.get_weights(), model
 
 
-def test_xla_takes_the_same_steps():
+def test_xla_takes_the_same_steps_and_goes_on_learning():
     # Of this kind: its states are both wide and narrow.
-    history, weights = fitted("conv", 60, jit_compile=True)
-    other, expected = fitted("conv", 60, run_eagerly=True)
-    assert_logs(history, other)
+    first, second = (keras.optimizers.Adam(3e-3) for _ in range(2))
+    logs, weights, model = fitted("conv", 60, first, jit_compile=True)
+    other, expected, _ = fitted("conv", 60, second, run_eagerly=True)
+    assert_logs(logs, other)
     starts = small("conv").get_weights()
     for start, found, weight in zip(starts, weights, expected, strict=True):
-        assert abs(weight - start).max() > 1e-3
+        assert abs(weight - start).max() > 5e-3
         np.testing.assert_allclose(found, weight, rtol=0, atol=1e-4)
+    images = mixtures(400)
+    history = model.fit(images, batch_size=20, epochs=5, verbose=0).history
+    assert_learns(history)
+
+
+def assert_learns(history):
+    assert history.keys() == NAMES | {"loss"}
+    assert np.isfinite(list(history.values())).all()
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
+    assert history["reconstruction"][-1] < 0.5
 
 
 MIRRORED = """
 import json
+import keras
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 devices = [tf.config.LogicalDeviceConfiguration()] * 2
@@ -651,7 +703,8 @@ from test_inverse_ae import fitted
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
-    logs, weights = fitted("dense", 20, jit_compile=False)
+    sgd = keras.optimizers.SGD(0.01)
+    logs, weights, _ = fitted("dense", 20, sgd, jit_compile=False)
 print(json.dumps([logs, [weight.tolist() for weight in weights]]))
 """
 
@@ -683,41 +736,26 @@ def test_two_mirrored_devices_take_the_mean_step_of_their_halves():
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    history, weights = json.loads(run.stdout.splitlines()[-1])
+    found, weights = json.loads(run.stdout.splitlines()[-1])
     logs, expected = step_of_two()
-    assert_logs({name: values[0] for name, values in history.items()}, logs)
-    for start, found, weight in zip(
-        small().get_weights(), weights, expected, strict=True
-    ):
+    assert_logs(found, logs)
+    starts = small().get_weights()
+    for start, found, weight in zip(starts, weights, expected, strict=True):
         assert abs(weight - start).max() > 1e-4
         np.testing.assert_allclose(found, weight, rtol=0, atol=1e-5)
 
 
-@functools.cache
-def trained(kind, inversion_weight):
-    """Returns history and model after a short training on structured images."""
-    model = untouched(kind, inversion_weight=inversion_weight, rank_weight=0.0)
-    model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
-    history = model.fit(mixtures(512), batch_size=64, epochs=10, verbose=0).history
-    return history, model
-
-
-@KINDS
-def test_fit_lowers_the_loss_on_structured_images(kind):
-    history, _ = trained(kind, 0.3)
-    assert history.keys() == NAMES | {"loss"}
-    assert np.isfinite(list(history.values())).all()
-    assert history["loss"][-1] < 0.5 * history["loss"][0]
-    assert history["reconstruction"][-1] < 0.5
-
-
 def test_paying_for_inversion_lowers_the_local_errors():
-    unseen = mixtures(768)[512:]
+    images, unseen = np.split(mixtures(512), [384])
     local = []
     for weight in (0.0, 0.3):
-        hidden, estimates, _ = plain_states(trained("dense", weight)[1], unseen)
+        model = untouched(inversion_weight=weight)
+        model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
+        history = model.fit(images, batch_size=32, epochs=5, verbose=0).history
+        hidden, estimates, _ = plain_states(model, unseen)
         pairs = zip(hidden[:-1], estimates, strict=True)
         local.append([numpy_fvu(*pair) for pair in pairs])
+    assert_learns(history)
     assert np.mean(local[1]) < 0.5 * np.mean(local[0])
     assert max(local[1]) < max(local[0])
 
@@ -736,7 +774,7 @@ def test_a_last_batch_of_one_image_does_no_harm():
     [
         ("kind", "linear"),
         ("kind", None),
-        ("error", "squared"),
+        ("error", "cubed"),
         ("scope", "global"),
         ("decoder_form", "affine"),
         ("inversion_weight", -0.1),

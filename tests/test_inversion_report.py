@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import threadpoolctl
 from test_inverse_ae import (
-    KINDS,
     SAVES,
     STATES,
     noise,
@@ -182,9 +181,8 @@ def test_a_square_orthogonal_network_starts_as_its_own_inverse(tied):
 
 
 @SAVES
-@KINDS
-def test_a_saved_model_has_the_same_report(kind, tmp_path):
-    model, images = small(kind), noise(30)
+def test_a_saved_model_has_the_same_report(tmp_path):
+    model, images = small("conv", tied=True), noise(30)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     rows, again = (
@@ -220,36 +218,25 @@ def test_nothing_is_gained_on_pca_of_normal_images():
     np.testing.assert_allclose(row["local_fvu"], numpy_fvu(flat(test), estimates), 1e-4)
 
 
-def test_much_is_gained_on_a_bad_inverse():
-    images = gaussian_images(1280, 1)
-    mean, _, directions = principal(images)
-    ahead = directions[:30]
-    model = linear_model(mean, ahead, 0.3 * ahead.T)
-    (row,) = inversion_report(model, images, inverter_epochs=15)
-    np.testing.assert_allclose(row["local_fvu"], 0.7**2, rtol=1e-3)
-    assert row["oracle_ratio"] > 3
-    # The ratio is of the last fifth, which the inverter has not seen.
-    last = flat(images[1024:])
-    local = numpy_fvu(last, mean + 0.3 * (last - mean) @ ahead.T @ ahead)
-    ratio = local / row["inverter_fvu"]
-    np.testing.assert_allclose(row["oracle_ratio"], ratio, rtol=1e-4)
-
-
 def test_much_is_gained_where_the_inverse_is_curved():
     rng = np.random.default_rng(0)
     a, b, c = np.linalg.qr(rng.normal(size=(784, 3)))[0].T
-    t = rng.uniform(-1, 1, (1524, 2))
+    t = rng.uniform(-1, 1, (1280, 2))
     bend = 0.7 * (3 * t[:, :1] ** 2 - 1)
     images = 0.5 + t @ np.stack([a, b]) + bend * c
-    images = np.float32(images.reshape(-1, 28, 28, 1))
-    plane = np.stack([a, b])
     # The best linear inverse: t and its square are uncorrelated.
+    plane = np.stack([a, b])
     model = linear_model(np.full(784, 0.5), plane, plane.T)
-    (row,) = inversion_report(model, images[1024:], images[:1024], inverter_epochs=30)
-    assert 0.2 < row["local_fvu"] < 0.5
+    images = images.reshape(-1, 28, 28, 1)
+    (row,) = inversion_report(model, images, inverter_epochs=30)
+    local = np.sum(bend**2) / np.sum((flat(images) - flat(images).mean(axis=0)) ** 2)
+    np.testing.assert_allclose(row["local_fvu"], local, rtol=1e-3)
     assert row["oracle_ratio"] > 3
-    ratio = row["local_fvu"] / row["inverter_fvu"]
-    np.testing.assert_allclose(row["oracle_ratio"], ratio, rtol=1e-4)
+    # The ratio is of the last fifth, which the inverter has not seen.
+    last = flat(images[1024:])
+    local = np.sum(bend[1024:] ** 2) / np.sum((last - last.mean(axis=0)) ** 2)
+    ratio = local / row["inverter_fvu"]
+    np.testing.assert_allclose(row["oracle_ratio"], ratio, rtol=1e-3)
 
 
 def test_an_exact_inverse_has_a_finite_report():
@@ -271,7 +258,7 @@ def test_the_jacobian_is_that_of_finite_differences(kind, form, tied):
         states = hidden[i]
         found = round_trip_jacobian(*model.pairs[i], np.float32(states))
         assert found.shape == (states.size, states.size)
-        for _ in range(5):
+        for _ in range(3):
             direction = rng.normal(size=states.shape)
             step = 1e-6 * direction
             moved = (g(f(states + step)) - g(f(states - step))) / 2e-6
@@ -281,9 +268,8 @@ def test_the_jacobian_is_that_of_finite_differences(kind, form, tied):
             np.testing.assert_allclose(along, expected, rtol=1e-3, atol=1e-4)
 
 
-@KINDS
-def test_jacobian_spectra_are_those_of_every_round_trip(kind):
-    model, image = small(kind), noise(1)[0]
+def test_jacobian_spectra_are_those_of_every_round_trip():
+    model, image = small("conv"), noise(1)[0]
     spectra = jacobian_spectra(model, image)
     hidden, _, _ = plain_states(model, image[None])
     for i, singular in enumerate(spectra):
