@@ -161,10 +161,11 @@ def plot_spectra(panels):
                 axes.plot(np.arange(1, len(values) + 1), values, label=label,
                           color=COLORS[index], linestyle=LINES[index])  # fmt: skip
             size = len(values)
-            ideal = (np.arange(size) < min(widths[i], size)).astype(float)
-            axes.plot(np.arange(1, size + 1), ideal, color="0.6", linewidth=1,
+            ones = min(widths[i], size)
+            axes.plot([1, ones, ones], [1, 1, 1e-3], color="0.6", linewidth=1,
                       linestyle="-", label="projector", zorder=0)  # fmt: skip
-            axes.set(xscale="log", ylim=(0, 3), title=f"{kind}, layer {i + 1}")
+            axes.set(xscale="log", yscale="log", ylim=(0.02, 30),
+                     title=f"{kind}, layer {i + 1}")  # fmt: skip
         row[0].set_ylabel("singular value")
     for axes in all_axes[-1]:
         axes.set_xlabel("index")

@@ -108,9 +108,8 @@ def check_images(images, name="images"):
 
 def apply(layer, states):
     """Applies a layer to an array of states, in batches; returns an array."""
-    run = tf.function(layer, reduce_retracing=True)
     batches = np.split(states, range(BATCH, len(states), BATCH))
-    return np.concatenate([run(tf.constant(batch)).numpy() for batch in batches])
+    return np.concatenate([layer(tf.constant(batch)).numpy() for batch in batches])
 
 
 def hidden_states(model, images):
