@@ -681,7 +681,7 @@ def test_xla_takes_the_same_steps_and_goes_on_learning():
         assert abs(weight - start).max() > 5e-3
         np.testing.assert_allclose(found, weight, rtol=0, atol=1e-4)
     images = mixtures(400)
-    history = model.fit(images, batch_size=20, epochs=5, verbose=0).history
+    history = model.fit(images, batch_size=20, epochs=4, verbose=0).history
     assert_learns(history)
 
 
@@ -751,7 +751,7 @@ def test_paying_for_inversion_lowers_the_local_errors():
     for weight in (0.0, 0.3):
         model = untouched(inversion_weight=weight)
         model.compile(keras.optimizers.Adam(3e-3), jit_compile=False)
-        history = model.fit(images, batch_size=32, epochs=5, verbose=0).history
+        history = model.fit(images, batch_size=32, epochs=4, verbose=0).history
         hidden, estimates, _ = plain_states(model, unseen)
         pairs = zip(hidden[:-1], estimates, strict=True)
         local.append([numpy_fvu(*pair) for pair in pairs])

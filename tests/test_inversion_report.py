@@ -205,7 +205,7 @@ def gaussian_images(count, seed):
 
 
 def test_nothing_is_gained_on_pca_of_normal_images():
-    train, test = gaussian_images(2048, 1), gaussian_images(500, 2)
+    train, test = gaussian_images(1024, 1), gaussian_images(500, 2)
     model = pca_model(train, 8)
     (row,) = inversion_report(model, test, train, inverter_epochs=4)
     (without,) = inversion_report(model, test, inverter_epochs=0)
