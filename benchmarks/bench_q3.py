@@ -168,11 +168,13 @@ def torch_losses(encoder, decoder, weights, states):
     for i in range(len(encoder)):
         targets, states = states, encode(i, states)
         if inversion_weight:
-            loss = loss + inversion_weight * fvu(targets, decode(i, states))
+            error = (fvu(targets, decode(i, states)) + 1e-7).sqrt()
+            loss = loss + inversion_weight * error
         if rank_weight:
             flat = states.flatten(1) - states.flatten(1).mean(0)
             gram = flat @ flat.T if flat.shape[1] > 256 else flat.T @ flat
-            ratio = flat.square().sum().square() / (gram.square().sum() + 1e-7)
+            ratio = flat.square().sum().square() + 1e-7
+            ratio = ratio / (gram.square().sum() + 1e-7)
             loss = loss + rank_weight / ratio
     for i in reversed(range(len(encoder))):
         states = decode(i, states)

@@ -46,7 +46,8 @@ def participation_ratio(states):
     wide = width > 256
     gram = states @ transposed if wide else transposed @ states
     total = ops.sum(ops.square(states))
-    return ops.square(total) / (ops.sum(ops.square(gram)) + keras.config.epsilon())
+    eps = keras.config.epsilon()  # a state that does not vary counts as one direction
+    return (ops.square(total) + eps) / (ops.sum(ops.square(gram)) + eps)
 
 
 @keras.saving.register_keras_serializable("assignment14")

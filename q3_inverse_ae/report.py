@@ -198,7 +198,7 @@ def _strong_inverter(decode, train, test, epochs):
     network.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     states, lacking = prepare(*test)
     left = np.square(lacking - network.predict(states, BATCH, verbose=0)).sum()
-    ratio = np.square(lacking).sum() / max(left, 1e-12)
+    ratio = (np.square(lacking).sum() + 1e-12) / (left + 1e-12)
     return {
         "inverter_fvu": fvu(test[0], apply(decode, test[1])) / ratio,
         "oracle_ratio": ratio,
