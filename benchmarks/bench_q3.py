@@ -1,7 +1,7 @@
 """A training epoch with the inversion losses beside one without, and PyTorch.
 
 ```
-python -m benchmarks.bench_q3          # about five minutes
+python -m benchmarks.bench_q3          # about two minutes
 python -m benchmarks.bench_q3 --quick  # two rounds, into build/
 ```
 
