@@ -152,7 +152,7 @@ def torch_losses(encoder, decoder, weights, states):
 
     def fvu(targets, estimates):
         variance = (targets - targets.mean(0)).square().sum()
-        return (targets - estimates).square().sum() / (variance + 1e-7)
+        return (targets - estimates).square().sum() / variance.clamp(min=1e-7)
 
     def encode(i, states):
         states = encoder[i](states)
@@ -168,7 +168,7 @@ def torch_losses(encoder, decoder, weights, states):
     for i in range(len(encoder)):
         targets, states = states, encode(i, states)
         if inversion_weight:
-            error = (fvu(targets, decode(i, states)) + 1e-7).sqrt()
+            error = (fvu(targets[::2], decode(i, states[::2])) + 1e-7).sqrt()
             loss = loss + inversion_weight * error
         if rank_weight:
             flat = states.flatten(1) - states.flatten(1).mean(0)

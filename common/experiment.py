@@ -163,8 +163,8 @@ def remember(question, settings, compute):
     """Runs `compute`, or returns its result from an earlier run that was interrupted.
 
     Only the full preset remembers. A result is found again by its settings, the
-    versions and the code of the question and of `common`, so a change to any of them
-    computes it anew; what else `compute` depends on belongs into `settings`.
+    versions and the code behind the question (see `code_sha256`), so a change to any
+    of them computes it anew; what else `compute` depends on belongs into `settings`.
 
     Args:
         question: Name of the question's folder.
@@ -199,20 +199,35 @@ def wall_seconds():
 def code_sha256(question):
     """Returns one digest of the code that decides the results of a question.
 
-    That is the modules of the question and of `common`, without those that only draw
-    or keep books, and without comments, docstrings and layout.
+    That is its modules, `common/data.py`, and what those import of this repository,
+    without what only draws or keeps books, and without comments, docstrings and
+    layout.
     """
-    digest = hashlib.sha256()
-    for path in sorted([*(ROOT / question).glob("*.py"), *ROOT.glob("common/*.py")]):
-        if path.name not in ("experiment.py", "plots.py", "figures.py"):
-            digest.update(path.relative_to(ROOT).as_posix().encode())
-            digest.update(_code(path.read_text("utf-8")).encode())
-    return digest.hexdigest()
+    paths = sorted((ROOT / question).glob("*.py")) + [ROOT / "common" / "data.py"]
+    parts = {}
+    for path in paths:  # which grows
+        if path.name in ("experiment.py", "plots.py", "figures.py"):
+            continue
+        tree = ast.parse(path.read_text("utf-8"))
+        parts[path.relative_to(ROOT).as_posix()] = _code(tree)
+        paths += [found for found in _imports(tree) if found not in paths]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _code(source):
-    """Returns source code without what does not run."""
-    tree = ast.parse(source)
+def _imports(tree):
+    """Returns the paths of this repository's modules that a module imports."""
+    names = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+    paths = {ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names}
+    return sorted(path for path in paths if path.exists())
+
+
+def _code(tree):
+    """Returns the source code of a module without what does not run."""
     for node in ast.walk(tree):
         documented = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef))
         if documented and ast.get_docstring(node, clean=False) is not None:

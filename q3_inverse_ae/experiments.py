@@ -165,9 +165,56 @@ def held_out(data, count):
 
 def depth_fvu(model, images):
     """Returns the FVU of the pixels after a round trip to h_1, …, h_n: a list."""
-    hidden = hidden_states(model, images)[0]
-    depths = range(1, len(model.pairs) + 1)
-    return [fvu(hidden, decoded_states(model, images, i)[0]) for i in depths]
+    hidden = hidden_states(model, images)
+    return [
+        fvu(hidden[0], decoded_states(model, states, depth)[0])
+        for depth, states in enumerate(hidden[1:], start=1)
+    ]
+
+
+def decoded_codes(model, images, start, end, count=10, seed=0):
+    """Decodes codes that are not those of an image.
+
+    Args:
+        model: from `build_autoencoder`.
+        images: array `(n, 28, 28, 1)`.
+        start: int, the image that the path begins at.
+        end: int, the image that it ends at.
+        count: int, how many of each.
+        seed: int, of the noise.
+
+    Returns:
+        Two arrays `(count, 28, 28, 1)`: of normal noise with mean and covariance of the
+        codes of the images, and of the straight line between two codes.
+    """
+    codes = hidden_states(model, images)[-1]
+    flat = codes.reshape(len(codes), -1)
+    rng = np.random.default_rng(seed)
+    noise = rng.multivariate_normal(flat.mean(axis=0), np.cov(flat.T), count)
+    path = np.linspace(flat[start], flat[end], count)
+    both = np.concatenate([noise, path]).astype("float32")
+    decoded = decoded_states(model, both.reshape(-1, *codes.shape[1:]))[0]
+    return np.split(decoded.reshape(-1, *images.shape[1:]), 2)
+
+
+def dimensions(model, images, rows):
+    """Counts the dimensions of every layer's states in four ways.
+
+    Args:
+        model: from `build_autoencoder`.
+        images: array `(n, 28, 28, 1)`.
+        rows: what `inversion_report` returns.
+
+    Returns:
+        Dict from the name of a count to a list, one number a layer.
+    """
+    hidden = hidden_states(model, images)[1:]
+    return {
+        "width": [row["width"] for row in rows],
+        "effective rank": [row["effective_rank"] for row in rows],
+        "participation ratio": [row["participation_ratio"] for row in rows],
+        "intrinsic dimension (TwoNN)": [intrinsic_dimension(h) for h in hidden],
+    }
 
 
 def intrinsic_dimension(states):
@@ -246,13 +293,6 @@ def local_fvu(model, images):
         fvu(hidden[i], apply(decode, hidden[i + 1]))
         for i, (_, decode) in enumerate(model.pairs)
     ]
-
-
-def decode(model, codes):
-    """Returns the images that the decoder makes of codes, as the last layer gives."""
-    for _, layer in reversed(model.pairs):
-        codes = apply(layer, codes)
-    return codes
 
 
 def worst(model, images, count):

@@ -49,7 +49,8 @@ def inversion_report(model, images, train_images=None, *, inverter_epochs=6):
         ValueError: If images have another shape, dtype or range.
     """
     images = check_images(images)
-    hidden, decoded = hidden_states(model, images), decoded_states(model, images)
+    hidden = hidden_states(model, images)
+    decoded = decoded_states(model, hidden[-1])
     train, test = None, None
     if inverter_epochs and train_images is None:
         cut = len(images) * 4 // 5
@@ -121,10 +122,15 @@ def hidden_states(model, images):
     return states
 
 
-def decoded_states(model, images, depth=None):
-    """Returns ĥ_0, …, ĥ_depth as a list of arrays, decoded from h_depth."""
-    depth = len(model.pairs) if depth is None else depth
-    states = [hidden_states(model, images)[depth]]
+def decoded_states(model, states, depth=None):
+    """Returns ĥ_0, …, ĥ_depth as a list of arrays, decoded from h_depth.
+
+    Args:
+        model: from `build_autoencoder`.
+        states: array `(n, ...)`, h_depth.
+        depth: int, the number of its layer; the code's by default.
+    """
+    states = [states]
     for _, decode in reversed(model.pairs[:depth]):
         states.insert(0, apply(decode, states[0]))
     return states
@@ -221,7 +227,7 @@ def jacobian_spectra(model, image):
     Raises:
         ValueError: If the image has another shape, dtype or range.
     """
-    image = check_images(np.asarray(image)[np.newaxis])
+    image = check_images(np.asarray(image)[np.newaxis], "image[np.newaxis]")
     spectra = []
     hidden = hidden_states(model, image)[:-1]
     for (encode, decode), states in zip(model.pairs, hidden, strict=True):

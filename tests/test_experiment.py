@@ -13,9 +13,10 @@ from common import experiment
 def repository(tmp_path, monkeypatch):
     """An empty repository with one question, in place of this one."""
     monkeypatch.setattr(experiment, "ROOT", tmp_path)
-    for folder in ("common", "q1_tbptt"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "code.py").write_text("a = 1\n")
+    for module in ("common/data.py", "q1_tbptt/code.py"):
+        path = tmp_path / module
+        path.parent.mkdir()
+        path.write_text("a = 1\n")
     return tmp_path
 
 
@@ -129,18 +130,34 @@ def test_bad_metric_is_named_and_nothing_written(repository, value):
 
 def test_results_name_the_code(repository):
     first = json.loads(write().read_text())["module_sha256"]
-    (repository / "common" / "code.py").write_text("a = 2\n")
+    (repository / "common" / "data.py").write_text("a = 2\n")
     assert json.loads(write().read_text())["module_sha256"] != first
 
 
 def test_only_code_that_decides_results_counts(repository):
-    code = repository / "common" / "code.py"
+    code = repository / "common" / "data.py"
     code.write_text('"""One."""\n\n\ndef f():\n    """Two."""\n    return 1\n')
     first = experiment.code_sha256("q1_tbptt")
     code.write_text('"""Three."""\ndef f():\n    """Four."""\n    return 1  # five\n')
     (repository / "common" / "plots.py").write_text("colour = 'blue'\n")
+    (repository / "common" / "another.py").write_text("nobody = 'imports it'\n")
     assert experiment.code_sha256("q1_tbptt") == first
     code.write_text("def f():\n    return 2\n")
+    assert experiment.code_sha256("q1_tbptt") != first
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from common import text", "from common.text import pad", "import common.text"],
+)
+def test_code_that_is_imported_counts_however_far_away(repository, line):
+    (repository / "q1_tbptt" / "model.py").write_text("import q2_reset_cell.cell\n")
+    (repository / "q2_reset_cell").mkdir()
+    (repository / "q2_reset_cell" / "cell.py").write_text(f"{line}\n")
+    text = repository / "common" / "text.py"
+    text.write_text("import q1_tbptt.model\n\npad = 0\n")
+    first = experiment.code_sha256("q1_tbptt")
+    text.write_text("import q1_tbptt.model\n\npad = 1\n")
     assert experiment.code_sha256("q1_tbptt") != first
 
 

@@ -67,6 +67,32 @@ def test_the_worst_images_are_those_of_the_largest_error():
     assert errors[chosen].min() >= np.delete(errors, chosen).max()
 
 
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+def test_a_path_of_codes_begins_and_ends_at_its_images(kind):
+    model = experiments.build_autoencoder(kind, **TINY)
+    images = DATA.test.images
+    noise, path = experiments.decoded_codes(model, images, 3, 8, count=6)
+    assert noise.shape == path.shape == (6, 28, 28, 1)
+    ends = apply(model, images[[3, 8]])
+    np.testing.assert_allclose(path[[0, -1]], ends, rtol=1e-4, atol=1e-5)
+    assert np.ptp(noise, axis=0).max() > 0
+    again, _ = experiments.decoded_codes(model, images, 3, 8, count=6)
+    other, _ = experiments.decoded_codes(model, images, 3, 8, count=6, seed=1)
+    np.testing.assert_array_equal(again, noise)
+    assert abs(other - noise).max() > 0
+
+
+def test_dimensions_are_counted_for_every_layer():
+    model = experiments.build_autoencoder("dense", **TINY)
+    images = DATA.test.images
+    rows = experiments.inversion_report(model, images, inverter_epochs=0)
+    counts = experiments.dimensions(model, images, rows)
+    assert counts["width"] == [24, 16, 12, 32]
+    # Mixtures of four images that add up to 1: three dimensions, in every layer.
+    np.testing.assert_allclose(counts["intrinsic dimension (TwoNN)"], 3, atol=0.8)
+    assert all(len(values) == 4 for values in counts.values())
+
+
 def test_the_price_has_a_point_for_every_weight_and_seed(monkeypatch):
     seen = []
 

@@ -5,16 +5,13 @@ differences of that, and stock Keras layers.
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from two_devices import mirrored
 
 from q1_tbptt.tbptt import TBPTTClassifier, gradient_magnitudes
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
@@ -641,32 +638,8 @@ def test_mixed_precision(kind, policy):
         np.testing.assert_allclose(tf.cast(found, "float64"), expected, 0, atol)
 
 
-MIRRORED = """
-import json
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-devices = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, devices)
-from test_reset_cell import fitted_weights
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-assert strategy.num_replicas_in_sync == 2
-with strategy.scope():
-    found = fitted_weights()
-print(json.dumps([weight.tolist() for weight in found]))
-"""
-
-
 def test_two_mirrored_devices_take_the_steps_of_one(fitted):
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent)])
-    run = subprocess.run(
-        [sys.executable, "-c", MIRRORED],
-        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    found = json.loads(run.stdout.splitlines()[-1])
+    found = mirrored(__name__, "fitted_weights()")
     for one, other in zip(found, fitted, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 

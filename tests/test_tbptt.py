@@ -7,15 +7,12 @@ finite differences with a frozen prefix, a Python loop over the cell, and stock 
 import itertools
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from two_devices import mirrored
 
 from common.text import bucketed_batches
 from q1_tbptt.tbptt import TBPTTClassifier, train_tbptt
@@ -746,32 +743,8 @@ def test_mixed_precision_takes_nearly_the_same_step(name, dtype_policy):
         np.testing.assert_allclose(found, exact, rtol=0.1, atol=0.05 * abs(exact).max())
 
 
-MIRRORED = """
-import json
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-devices = [tf.config.LogicalDeviceConfiguration()] * 2
-tf.config.set_logical_device_configuration(cpu, devices)
-from test_tbptt import build, one_step
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-assert strategy.num_replicas_in_sync == 2
-with strategy.scope():
-    gradients, logs = one_step(build("lstm", t=2))
-print(json.dumps([[gradient.tolist() for gradient in gradients], logs]))
-"""
-
-
 def test_two_mirrored_devices_take_the_step_of_one():
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(here), str(here.parent)])
-    run = subprocess.run(
-        [sys.executable, "-c", MIRRORED],
-        env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    gradients, logs = json.loads(run.stdout.splitlines()[-1])
+    gradients, logs = mirrored(__name__, "one_step(build('lstm', t=2))")
     expected, other = one_step(build("lstm", t=2))
     assert_gradients([np.array(gradient) for gradient in gradients], expected)
     for name in ("loss", "gradient_norm"):
