@@ -6,10 +6,9 @@ decoder passes on ĥ_n = h_n and ĥ_{i−1} = g_i(ĥ_i). Training minimises
     FVU(x, ĥ_0)  +  λ Σ_i √FVU(h_{i−1}, g_i(h_i))  +  μ Σ_i 1 / PR(h_i),
 
 that is reconstruction, inversion layer by layer, and a price on states that vary in
-few directions; the terms are defined in `losses.py`. The middle one, which passes
-every state through a second decoder layer, is taken on every other image of a batch:
-half the work, and no worse an inverse. How close the layers come is
-measured by `inversion_report`.
+few directions; the terms are defined in `losses.py`. The middle one, which costs a
+second pass through every decoder layer, is taken on every other image of a batch, to
+halve that cost. How close the layers come is measured by `inversion_report`.
 
 ```python
 model = build_autoencoder("dense")
@@ -73,7 +72,7 @@ def build_autoencoder(
         widths: three ints, units or filters of the layers before the code. Defaults
             to 512, 128, 64 units or 8, 32, 64 filters.
         inversion_weight: float λ ≥ 0; 0 leaves the inversion terms out. Defaults to
-            0.2 or 0.1.
+            0.2 for "dense" and 0.1 for "conv".
         rank_weight: float μ ≥ 0; 0 leaves the rank terms out.
         error: of the inversion terms: "relative", √FVU, "squared", FVU, or "absolute",
             mean squared error.

@@ -297,12 +297,8 @@ def test_every_kind_has_its_own_weight_where_none_is_given():
         model = build_autoencoder(kind)
         assert model.get_layer("inversion_3").weight == weight
         assert model.get_config()["inversion_weight"] == weight
-        assert (
-            build_autoencoder(kind, inversion_weight=0.4)
-            .get_layer("inversion_3")
-            .weight
-            == 0.4
-        )
+        model = build_autoencoder(kind, inversion_weight=0.4)
+        assert model.get_layer("inversion_3").weight == 0.4
 
 
 @pytest.mark.parametrize("scope", ["joint", "local", "chain"])
@@ -769,14 +765,14 @@ def test_paying_for_inversion_lowers_the_local_errors():
     assert max(local[1]) < max(local[0])
 
 
-def test_a_last_batch_of_one_image_does_no_harm():
-    model = eager(small())
-    model.fit(noise(20), batch_size=20, verbose=0)
+def test_a_batch_of_one_image_teaches_nothing():
+    # It has no variance to be relative to. Adam would hide a gradient that explodes.
+    model = small()
     before = model.get_weights()
-    model.fit(noise(1), batch_size=20, verbose=0)
-    # What Adam's momentum moves: a step of its rate at most.
+    model.compile(keras.optimizers.SGD(0.01), run_eagerly=True)
+    model.fit(noise(1), verbose=0)
     for weight, old in zip(model.get_weights(), before, strict=True):
-        assert abs(weight - old).max() < 0.02
+        np.testing.assert_array_equal(weight, old)
 
 
 # -- Bad input -----------------------------------------------------------------------

@@ -5,7 +5,7 @@ import pytest
 
 from common import experiment
 from common.data import DigitData, Digits
-from q3_inverse_ae import experiments, figures
+from q3_inverse_ae import experiments, figures, probes
 from q3_inverse_ae.report import apply
 
 TINY = {"widths": (24, 16, 12)}
@@ -40,7 +40,7 @@ def test_a_run_is_measured_and_its_network_restored():
     error = np.mean(np.square(apply(model, images) - images))
     assert run["mse"] == pytest.approx(error, rel=1e-5)
     local = [row["local_fvu"] for row in run["rows"]]
-    np.testing.assert_allclose(experiments.local_fvu(model, images), local, rtol=1e-4)
+    np.testing.assert_allclose(probes.local_fvu(model, images), local, rtol=1e-4)
 
 
 @SAVES
@@ -62,7 +62,7 @@ def test_the_worst_images_are_those_of_the_largest_error():
     model = experiments.build_autoencoder("dense", **TINY)
     images = DATA.test.images
     errors = np.square(apply(model, images) - images).mean(axis=(1, 2, 3))
-    chosen = experiments.worst(model, images, 5)
+    chosen = probes.worst(model, images, 5)
     assert len(set(chosen)) == 5
     assert errors[chosen].min() >= np.delete(errors, chosen).max()
 
@@ -71,13 +71,13 @@ def test_the_worst_images_are_those_of_the_largest_error():
 def test_a_path_of_codes_begins_and_ends_at_its_images(kind):
     model = experiments.build_autoencoder(kind, **TINY)
     images = DATA.test.images
-    noise, path = experiments.decoded_codes(model, images, 3, 8, count=6)
+    noise, path = probes.decoded_codes(model, images, 3, 8, count=6)
     assert noise.shape == path.shape == (6, 28, 28, 1)
     ends = apply(model, images[[3, 8]])
     np.testing.assert_allclose(path[[0, -1]], ends, rtol=1e-4, atol=1e-5)
     assert np.ptp(noise, axis=0).max() > 0
-    again, _ = experiments.decoded_codes(model, images, 3, 8, count=6)
-    other, _ = experiments.decoded_codes(model, images, 3, 8, count=6, seed=1)
+    again, _ = probes.decoded_codes(model, images, 3, 8, count=6)
+    other, _ = probes.decoded_codes(model, images, 3, 8, count=6, seed=1)
     np.testing.assert_array_equal(again, noise)
     assert abs(other - noise).max() > 0
 
@@ -86,7 +86,7 @@ def test_dimensions_are_counted_for_every_layer():
     model = experiments.build_autoencoder("dense", **TINY)
     images = DATA.test.images
     rows = experiments.inversion_report(model, images, inverter_epochs=0)
-    counts = experiments.dimensions(model, images, rows)
+    counts = probes.dimensions(model, images, rows)
     assert counts["width"] == [24, 16, 12, 32]
     # Mixtures of four images that add up to 1: three dimensions, in every layer.
     np.testing.assert_allclose(counts["intrinsic dimension (TwoNN)"], 3, atol=0.8)
