@@ -23,7 +23,7 @@ from test_inverse_ae import (
 )
 
 from common.data import DigitData, Digits
-from q3_inverse_ae import experiments
+from q3_inverse_ae import experiments, probes
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q3_inverse_ae.report import (
     apply,
@@ -414,7 +414,7 @@ def test_depth_fvu_is_that_of_ever_deeper_round_trips():
         for _, g in reversed(pairs[:depth]):
             states = g(states)
         expected.append(numpy_fvu(hidden[0], states))
-    found = experiments.depth_fvu(model, images)
+    found = probes.depth_fvu(model, images)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     rows = inversion_report(model, images, inverter_epochs=0)
     assert found[0] == pytest.approx(rows[0]["local_fvu"], rel=1e-5)
@@ -426,9 +426,9 @@ def test_intrinsic_dimension_is_that_of_a_subspace(dimension, found):
     rng = np.random.default_rng(0)
     points = rng.normal(size=(2000, dimension)) @ rng.normal(size=(dimension, 50))
     least, most = found
-    assert least < experiments.intrinsic_dimension(points) < most
+    assert least < probes.intrinsic_dimension(points) < most
     states = (3 * points + 5).reshape(2000, 5, 5, 2)
-    assert least < experiments.intrinsic_dimension(states) < most
+    assert least < probes.intrinsic_dimension(states) < most
 
 
 def test_border_fvu_is_of_the_outermost_ring_and_the_rest():
@@ -441,7 +441,7 @@ def test_border_fvu_is_of_the_outermost_ring_and_the_rest():
         within = [part[:, 1:-1, 1:-1].sum() for part in (errors, spread)]
         ring = [errors.sum() - within[0], spread.sum() - within[1]]
         expected = (ring[0] / ring[1], within[0] / within[1])
-        found = experiments.border_fvu(model, images, layer)
+        found = probes.border_fvu(model, images, layer)
         np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -450,9 +450,9 @@ def test_multiplications_by_hand(scope):
     conv, dense = (untouched(kind, scope=scope) for kind in ("conv", "dense"))
     # Positions, filters, and the window times what it looks at.
     expected = [196 * 4 * 16, 49 * 6 * 16 * 4, 9 * 8 * 9 * 6, 1 * 8 * 9 * 8]
-    assert experiments.multiplications(conv) == expected
+    assert probes.multiplications(conv) == expected
     expected = [784 * 24, 24 * 16, 16 * 12, 12 * 8]
-    assert experiments.multiplications(dense) == expected
+    assert probes.multiplications(dense) == expected
 
 
 def digits(train, test):
@@ -485,7 +485,7 @@ def test_held_out_images_come_from_training_alone():
 
 def test_unfamiliar_images_have_the_pixels_of_the_digits():
     images = noise(6)
-    found = experiments.unfamiliar(images)
+    found = probes.unfamiliar(images)
     assert len(found) == 5
     for name, changed in found.items():
         assert changed.shape == images.shape, name
@@ -498,7 +498,7 @@ def test_unfamiliar_images_have_the_pixels_of_the_digits():
         assert (name == "digits") == np.array_equal(changed, images)
     np.testing.assert_array_equal(found["upside down"], images[:, ::-1])
     np.testing.assert_allclose(found["negative"] + images, 1, atol=1e-6)
-    again, other = (experiments.unfamiliar(images, seed) for seed in (0, 1))
+    again, other = (probes.unfamiliar(images, seed) for seed in (0, 1))
     for name in found:
         np.testing.assert_array_equal(again[name], found[name])
     random = {name for name in found if not np.array_equal(other[name], found[name])}
@@ -508,7 +508,7 @@ def test_unfamiliar_images_have_the_pixels_of_the_digits():
 def test_unfamiliar_images_move_each_and_mix_their_pixels_alike():
     images = np.zeros((200, 28, 28, 1), "float32")
     images[:, 14, 10] = 1
-    found = experiments.unfamiliar(images)
+    found = probes.unfamiliar(images)
     _, rows, columns, _ = np.nonzero(found["moved by up to 4 pixels"])
     assert set(rows) == set(range(10, 19))
     assert set(columns) == set(range(6, 15))
