@@ -120,7 +120,7 @@ def plot_price(curves, chosen):
     Args:
         curves: dict from a kind to dict from λ to a list of `(mse, largest FVU)`, one
             a seed.
-        chosen: float, the λ to mark.
+        chosen: dict from a kind to the λ to mark.
     """
     figure, all_axes = plt.subplots(1, len(curves), figsize=(9, 3.6), squeeze=False)
     for axes, (kind, points) in zip(all_axes[0], curves.items(), strict=True):
@@ -133,8 +133,8 @@ def plot_price(curves, chosen):
         for weight, (mse, worst) in means.items():
             axes.annotate(f"λ = {weight:g}", (worst, mse), (5, 5),
                           textcoords="offset points", fontsize=9)  # fmt: skip
-        if chosen in means:
-            mse, worst = means[chosen]
+        if chosen[kind] in means:
+            mse, worst = means[chosen[kind]]
             axes.plot(worst, mse, "o", markersize=15, fillstyle="none",
                       color=COLORS[1], markeredgewidth=2)  # fmt: skip
         axes.axvline(0.05, color="0.5", linewidth=1, linestyle=":")
