@@ -1,0 +1,245 @@
+"""What is trained and measured for question 4.
+
+Long runs go through `experiment.remember`, so that a run that was interrupted takes
+up where it stopped.
+"""
+
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
+from sklearn.pipeline import make_pipeline
+
+from common import experiment
+from q4_denoise_text import pretraining, restoration, transfer
+from q4_denoise_text.corpus import clean, tokenize
+from q4_denoise_text.denoise_text import build_classifier, build_denoiser
+
+QUESTION = "q4_denoise_text"
+# Each kind of noise alone, and all of them: arguments of `corrupt`.
+NOISES = {
+    "masks": {"mask_rate": 0.25, "replace_rate": 0.0, "shuffle_distance": 0},
+    "other words": {"mask_rate": 0.0, "replace_rate": 0.25, "shuffle_distance": 0},
+    "word order": {"mask_rate": 0.0, "replace_rate": 0.0, "shuffle_distance": 3},
+    "all three": pretraining.NOISE,
+}
+# How an encoder is used: whether it is pre-trained, and whether it stays frozen.
+ENCODERS = {
+    "random, frozen": (False, True),
+    "denoiser, frozen": (True, True),
+    "denoiser, fine-tuned": (True, False),
+    "from scratch": (False, False),
+}
+# What fine-tuning is regularised with: words go missing.
+WORD_NOISE = {"mask_rate": 0.1, "replace_rate": 0.0, "shuffle_distance": 0}
+
+
+def encode_sentences(texts, tokenizer):
+    """Returns `common.data.TextData` as dict from a split to `(rows, labels)`."""
+    return {
+        split: (tokenize(tokenizer, part.texts), part.labels)
+        for split, part in zip(texts._fields[1:], texts[1:], strict=True)
+    }
+
+
+def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=2e-3):
+    """Trains a denoiser on a few sentences until it knows them by heart.
+
+    The noise is drawn afresh at every step, and anew for the measurement.
+
+    Args:
+        rows: list of int arrays, the sentences.
+        vocab_size: int.
+        steps: int.
+        seed: int.
+        learning_rate: float.
+
+    Returns:
+        `(denoiser, loss, scores)`: the model, its loss after every tenth of the
+        steps, and `restoration.restoration_scores` on the sentences.
+    """
+    keras.utils.set_random_seed(seed)
+    denoiser = build_denoiser(vocab_size)
+    pretraining.compile_denoiser(denoiser, steps=steps, learning_rate=learning_rate)
+    token_ids = restoration.pad_rows(rows, pretraining.LENGTHS[-1])
+    data = pretraining.denoising_batches(
+        pretraining.Buckets(list(token_ids), tokens=token_ids.size), seed=seed
+    )
+    history = denoiser.fit(data, epochs=10, steps_per_epoch=steps // 10, verbose=0)
+    corrupted = restoration.corrupted_copy(token_ids, seed=seed + 1)
+    restored = restoration.restore(denoiser, corrupted)
+    scores = restoration.restoration_scores(token_ids, corrupted, restored)
+    return denoiser, history.history["loss"], scores
+
+
+def restored(denoiser, token_ids, noises):
+    """Measures restoration under several kinds of noise.
+
+    Args:
+        denoiser: from `build_denoiser`.
+        token_ids: int array `(n, time)`, sentences it has not seen.
+        noises: dict from a label to arguments of `corrupt`.
+
+    Returns:
+        Dict from the label to `restoration.restoration_scores`.
+    """
+    found = {}
+    for label, noise in noises.items():
+        corrupted = restoration.corrupted_copy(token_ids, noise)
+        scores = restoration.restore(denoiser, corrupted)
+        found[label] = restoration.restoration_scores(token_ids, corrupted, scores)
+    return found
+
+
+def transferred(
+    use, head, sentences, denoiser, weights, *, epochs, seed, share=1.0, layer=-1
+):
+    """Trains a classifier on an encoder and measures it.
+
+    Args:
+        use: key of `ENCODERS`.
+        head: "linear" or "attention".
+        sentences: from `encode_sentences`; "tuning" chooses the epoch.
+        denoiser: the pre-trained one; where `use` says so a fresh one of its size.
+        weights: str, what stands for the denoiser's weights, such as their digest.
+        epochs: int, at `share` 1; a tenth of the labels is gone through three times
+            as often.
+        seed: int, of everything.
+        share: float, the share of the labels that is used.
+        layer: int, see `build_classifier`.
+
+    Returns:
+        Dict: accuracy on "tuning" and "validation".
+    """
+    pretrained, frozen = ENCODERS[use]
+    settings = {
+        "use": use,
+        "head": head,
+        "weights": weights if pretrained else denoiser.count_params(),
+        "sentences": [len(labels) for _, labels in sentences.values()],
+        "epochs": epochs,
+        "seed": seed,
+        "share": share,
+        "layer": layer,
+    }
+
+    def compute():
+        experiment.seed_everything(seed)
+        encoder = denoiser.get_layer("encoder")
+        if not pretrained:
+            fresh = keras.models.clone_model(denoiser)
+            encoder = fresh.get_layer("encoder")
+        classifier = build_classifier(encoder, frozen=frozen, head=head, layer=layer)
+        rows, labels = sentences["train"]
+        chosen = np.random.default_rng(seed).permutation(len(rows))
+        chosen = chosen[: round(share * len(rows))]
+        transfer.train_classifier(
+            classifier,
+            ([rows[i] for i in chosen], labels[chosen]),
+            sentences["tuning"],
+            epochs=round(epochs / share**0.5),
+            seed=seed,
+            noise=None if head == "linear" else WORD_NOISE,
+        )
+        return {
+            split: transfer.accuracy(classifier, *sentences[split])
+            for split in ("tuning", "validation")
+        }
+
+    return experiment.remember(QUESTION, settings, compute)
+
+
+def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options):
+    """Pre-trains shortly with some noise, then reads sentiment from the encoder.
+
+    Args:
+        noise: dict, arguments of `corrupt`.
+        sentences: from `encode_sentences`.
+        rows: list of int arrays, the text to pre-train on.
+        vocab_size: int.
+        steps: int, of pre-training.
+        seed: int, of everything.
+        **options: `decoder`, see `build_denoiser`, and `epochs` of the linear probe.
+
+    Returns:
+        Dict: accuracy of a linear probe on "tuning" and "validation", and the `loss`
+        at the end of pre-training.
+    """
+    decoder = options.get("decoder", "parallel")
+    settings = {"noise": noise, "rows": len(rows), "steps": steps, "seed": seed}
+
+    def compute():
+        with tempfile.TemporaryDirectory() as folder:
+            denoiser, history = pretraining.pretrain(
+                lambda: build_denoiser(vocab_size, decoder=decoder),
+                rows,
+                folder=Path(folder),
+                epochs=5,
+                steps=steps // 5,
+                seed=seed,
+                noise=noise,
+                decoder=decoder,
+            )
+        encoder = denoiser.get_layer("encoder")
+        classifier = build_classifier(encoder, head="linear")
+        transfer.train_classifier(
+            classifier,
+            sentences["train"],
+            sentences["tuning"],
+            epochs=options.get("epochs", 3),
+            seed=seed,
+        )
+        return {
+            split: transfer.accuracy(classifier, *sentences[split])
+            for split in ("tuning", "validation")
+        } | {"loss": history["loss"][-1]}
+
+    return experiment.remember(QUESTION, settings | options, compute)
+
+
+def bag_of_words(texts, share=1.0, seed=0):
+    """Returns validation accuracies of what knows no word order to speak of.
+
+    TF-IDF with logistic regression and counts of one or two words with naive Bayes;
+    the tuning split chooses how much each is smoothed.
+
+    Args:
+        texts: `common.data.TextData`.
+        share: float, the share of the labels that is used.
+        seed: int, of the choice, the same as in `transferred`.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(texts.train.texts))
+    chosen = chosen[: round(share * len(chosen))]
+    train = [clean(texts.train.texts[i]) for i in chosen], texts.train.labels[chosen]
+    words = {"lowercase": True, "token_pattern": r"(?u)\b\w+\b|[^\w\s]"}
+    candidates = {
+        "logistic regression": [
+            make_pipeline(
+                TfidfVectorizer(**words), LogisticRegression(C=c, max_iter=2000)
+            )
+            for c in (0.3, 1, 3, 10)
+        ],
+        "naive Bayes, bigrams": [
+            make_pipeline(
+                CountVectorizer(**words, ngram_range=(1, 2)), MultinomialNB(alpha=a)
+            )
+            for a in (0.1, 0.3, 1, 3)
+        ],
+    }
+    found = {}
+    for name, models in candidates.items():
+        scored = [
+            (model.fit(*train).score(*_cleaned(texts.tuning)), i)
+            for i, model in enumerate(models)
+        ]
+        best = models[max(scored)[1]]
+        found[name] = float(best.score(*_cleaned(texts.validation)))
+    return found
+
+
+def _cleaned(split):
+    return [clean(text) for text in split.texts], split.labels

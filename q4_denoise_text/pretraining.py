@@ -1,0 +1,237 @@
+"""Pre-training of the denoiser: batches, noise drawn afresh, a run that resumes."""
+
+import csv
+import os
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from q4_denoise_text.corpus import MAX_LENGTH, PAD, START
+from q4_denoise_text.noise import corrupt
+
+NOISE = {"mask_rate": 0.2, "replace_rate": 0.05, "shuffle_distance": 1}
+LENGTHS = (8, 16, 24, 32, 48, MAX_LENGTH)  # of a batch, in tokens
+TOKENS = 4_096  # of a batch, padding included
+PREDICTED = 0.35  # share of the positions that are predicted
+
+
+class Buckets:
+    """Rows of token ids, sorted by length into arrays that are batched on their own.
+
+    Args:
+        rows: list of int arrays `(length,)`, none longer than the last of `lengths`.
+        lengths: increasing ints, what rows are padded to.
+        tokens: int, how many ids a batch holds, so that short rows come in larger
+            batches.
+
+    Raises:
+        ValueError: If there are not enough rows for a batch of any length.
+    """
+
+    def __init__(self, rows, *, lengths=LENGTHS, tokens=TOKENS):
+        sizes = np.array([len(row) for row in rows])
+        if not len(rows) or sizes.max() > lengths[-1]:
+            raise ValueError(
+                f"`rows` must hold one or more arrays of at most {lengths[-1]} ids. "
+                f"Received: {len(rows)} rows, the longest of {sizes.max(initial=0)}"
+            )
+        bucket = np.searchsorted(lengths, sizes)
+        self.arrays, self.batches = [], []
+        for i, length in enumerate(lengths):
+            members = [rows[row] for row in np.flatnonzero(bucket == i)]
+            if len(members) >= tokens // length:
+                array = keras.utils.pad_sequences(
+                    members, length, dtype="int32", padding="post"
+                )
+                self.arrays.append(array)
+                self.batches.append(len(members) // (tokens // length))
+        self.tokens = tokens
+        if not self.arrays:
+            raise ValueError(
+                f"`tokens={tokens}` leaves no full batch of any length among "
+                f"{len(rows)} rows; choose a smaller one."
+            )
+
+    def __len__(self):
+        """Returns the number of batches in a pass over the rows."""
+        return sum(self.batches)
+
+    def order(self, seed, number):
+        """Returns one pass as a list of (bucket, row numbers), the same each time."""
+        rng = np.random.default_rng([seed, number])
+        found = []
+        for i, (array, count) in enumerate(zip(self.arrays, self.batches, strict=True)):
+            size = self.tokens // array.shape[1]
+            rows = rng.permutation(len(array))[: count * size]
+            found += [(i, part) for part in np.split(rows, count)]
+        return [found[i] for i in rng.permutation(len(found))]
+
+    def steps(self, seed, first=0):
+        """Yields `(token_ids, step)` without end, from step `first` on."""
+        number, skipped = divmod(first, len(self))
+        step = first
+        while True:
+            for bucket, rows in self.order(seed, number)[skipped:]:
+                yield self.arrays[bucket][rows], step
+                step += 1
+            number, skipped = number + 1, 0
+
+
+def denoising_batches(buckets, *, noise=NOISE, seed=0, first=0, decoder="parallel"):
+    """Makes endless training data for a denoiser; order and noise follow the seed.
+
+    Args:
+        buckets: `Buckets`.
+        noise: dict, the arguments of `corrupt` but the seed.
+        seed: int.
+        first: int, the step to begin with: a run that resumes goes on with the data
+            that it would have had.
+        decoder: that of the denoiser, see `build_denoiser`.
+
+    Returns:
+        `tf.data.Dataset` of `(inputs, targets, weights)`, see `denoising_example`.
+    """
+    signature = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((), tf.int32))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: buckets.steps(seed, first), output_signature=signature
+    )
+    dataset = dataset.map(
+        lambda ids, step: denoising_example(ids, (seed, step), noise, decoder),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def denoising_example(
+    token_ids, seed, noise=NOISE, decoder="parallel", share=PREDICTED
+):
+    """Turns a batch of sentences into input, target and weight of a denoiser.
+
+    A parallel decoder is asked for corrupted positions first, then for intact ones,
+    `share` of all positions in total: the softmax over the vocabulary is what costs
+    most.
+
+    Args:
+        token_ids: int tensor `(batch, time)`, padded on the right.
+        seed: pair of ints.
+        noise: see `denoising_batches`.
+        decoder: see `build_denoiser`.
+        share: float in (0, 1].
+
+    Returns:
+        `(inputs, targets, weights)`: dict of int32 tensors, int32 `(batch, any)`, and
+        float32 `(batch, any)`, 0 at padding.
+    """
+    corrupted = corrupt(token_ids, **noise, seed=seed)
+    present = token_ids != PAD
+    if decoder == "autoregressive":
+        start = tf.fill((tf.shape(token_ids)[0], 1), START)
+        previous_ids = tf.concat([start, token_ids[:, :-1]], axis=1)
+        inputs = {"token_ids": corrupted, "previous_ids": previous_ids}
+        return inputs, token_ids, tf.cast(present, tf.float32)
+    seeds = tf.random.split(tf.cast(seed, tf.int32), 2)
+    draw = tf.random.stateless_uniform(tf.shape(token_ids), seeds[0])
+    draw += tf.cast(corrupted != token_ids, tf.float32)
+    draw = tf.where(present, draw, -1.0)
+    count = tf.cast(
+        tf.math.ceil(share * tf.cast(tf.shape(draw)[1], tf.float32)), "int32"
+    )
+    positions = tf.math.top_k(draw, count).indices
+    targets = tf.gather(token_ids, positions, batch_dims=1)
+    weights = tf.cast(targets != PAD, tf.float32)
+    return {"token_ids": corrupted, "positions": positions}, targets, weights
+
+
+def compile_denoiser(denoiser, *, steps, learning_rate=2e-3, jit_compile=True):
+    """Compiles a denoiser with AdamW, a short warm-up and a cosine down to 0.
+
+    Args:
+        denoiser: from `build_denoiser`.
+        steps: int, of the whole training.
+        learning_rate: float, the highest one.
+        jit_compile: bool, whether XLA compiles the training step.
+    """
+    warm_up = min(500, steps // 10)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps - warm_up, warmup_target=learning_rate, warmup_steps=warm_up
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, reduction="mean_with_sample_weight"
+    )
+    accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+    denoiser.compile(
+        keras.optimizers.AdamW(rate, weight_decay=0.01, global_clipnorm=1.0),
+        loss,
+        weighted_metrics=[accuracy],
+        jit_compile=jit_compile,
+    )
+
+
+def pretrain(build, rows, *, folder, epochs, steps=500, seed=0, noise=NOISE, **options):
+    """Trains a denoiser, or goes on where an earlier run was interrupted.
+
+    Args:
+        build: function without arguments that returns a denoiser.
+        rows: list of int arrays, see `Buckets`.
+        folder: path; it keeps the model as it was after the last epoch, `last.keras`,
+            and `history.csv`.
+        epochs: int.
+        steps: int, training steps of an epoch.
+        seed: int, of weights, order and noise.
+        noise: see `denoising_batches`.
+        **options: `decoder`, see `denoising_batches`, `tokens`, see `Buckets`,
+            `learning_rate`, see `compile_denoiser`, and `verbose`, see `fit`.
+
+    Returns:
+        `(denoiser, history)`, the latter a dict of lists, one value an epoch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    last = folder / "last.keras"
+    decoder = options.get("decoder", "parallel")
+    if last.exists():
+        denoiser = keras.models.load_model(last)
+    else:
+        keras.utils.set_random_seed(seed)
+        denoiser = build()
+        rate = options.get("learning_rate", 2e-3)
+        compile_denoiser(denoiser, steps=epochs * steps, learning_rate=rate)
+    done = int(denoiser.optimizer.iterations)
+    buckets = Buckets(rows, tokens=options.get("tokens", TOKENS))
+    data = denoising_batches(
+        buckets, noise=noise, seed=seed, first=done, decoder=decoder
+    )
+    denoiser.fit(
+        data,
+        initial_epoch=done // steps,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        verbose=options.get("verbose", 0),
+        callbacks=[
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+            KeepLast(last),
+        ],
+    )
+    return denoiser, read_history(folder / "history.csv")
+
+
+class KeepLast(keras.callbacks.Callback):
+    """Saves the model after every epoch, into a file that is always complete."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+
+    def on_epoch_end(self, epoch, logs=None):
+        partial = self.path.with_suffix(".partial.keras")
+        self.model.save(partial)
+        os.replace(partial, self.path)
+
+
+def read_history(path):
+    """Returns what `CSVLogger` wrote as a dict of lists; repeated epochs count once."""
+    with open(path, newline="") as file:
+        rows = {int(row.pop("epoch")): row for row in csv.DictReader(file)}
+    names = list(next(iter(rows.values())))
+    return {n: [float(rows[epoch][n]) for epoch in sorted(rows)] for n in names}

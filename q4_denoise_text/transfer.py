@@ -1,0 +1,122 @@
+"""Sentiment from a pre-trained encoder: training of a classifier, and its floor."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from q4_denoise_text.denoise_text import FineTuning
+from q4_denoise_text.noise import corrupt
+from q4_denoise_text.pretraining import LENGTHS
+
+BATCH = 64
+
+
+def labelled_batches(rows, labels, *, shuffle=False, seed=0, noise=None, batch=BATCH):
+    """Batches sentences of similar length with their labels.
+
+    Args:
+        rows: list of int arrays `(length,)`.
+        labels: int array `(len(rows),)`.
+        shuffle: bool, whether order and batches differ in every epoch.
+        seed: int, of order and noise.
+        noise: dict, arguments of `corrupt` but the seed, drawn afresh for each batch,
+            or None.
+        batch: int, sentences in a batch.
+
+    Returns:
+        `tf.data.Dataset` of int32 `(batch, length)` and float32 `(batch, 1)`.
+    """
+    ids = tf.RaggedTensor.from_row_lengths(
+        np.concatenate(rows), [len(row) for row in rows]
+    )
+    labels = np.asarray(labels, "float32")[:, np.newaxis]
+    dataset = tf.data.Dataset.from_tensor_slices((ids, labels))
+    if shuffle:
+        dataset = dataset.shuffle(len(rows), seed=seed)
+    dataset = dataset.bucket_by_sequence_length(
+        lambda ids, label: tf.size(ids),
+        [length + 1 for length in LENGTHS],
+        [batch] * (len(LENGTHS) + 1),
+        pad_to_bucket_boundary=True,
+    )
+    if noise:
+
+        def corrupted(seeds, pair):
+            return corrupt(pair[0], **noise, seed=seeds), pair[1]
+
+        dataset = tf.data.Dataset.zip(tf.data.Dataset.random(seed).batch(2), dataset)
+        dataset = dataset.map(corrupted)
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def train_classifier(
+    classifier,
+    train,
+    tuning,
+    *,
+    epochs,
+    learning_rate=1e-3,
+    slow_rate=0.3,
+    noise=None,
+    seed=0,
+    batch=BATCH,
+    verbose=0,
+):
+    """Trains a classifier and keeps the weights of its best epoch.
+
+    AdamW, a warm-up over a tenth of the steps, a cosine down to 0, and smaller steps
+    for the encoder's weights. The best epoch has the highest accuracy on the
+    tuning sentences.
+
+    Args:
+        classifier: from `build_classifier`.
+        train: pair `(rows, labels)`, see `labelled_batches`.
+        tuning: pair, to choose the epoch on.
+        epochs: int.
+        learning_rate: float, the highest one.
+        slow_rate: float, the encoder's learning rate is so many times that.
+        noise: see `labelled_batches`; for training alone.
+        seed: int, of order and noise.
+        batch: int.
+        verbose: as for `fit`.
+
+    Returns:
+        The history of `fit`, a dict of lists.
+    """
+    steps = epochs * (len(train[0]) // batch + 1)
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0,
+        steps - steps // 10,
+        warmup_target=learning_rate,
+        warmup_steps=steps // 10,
+    )
+    encoder = classifier.get_layer("encoder")
+    optimizer = FineTuning(
+        rate,
+        slow=[variable.path for variable in encoder.variables],
+        slow_rate=slow_rate,
+        weight_decay=0.01,
+        global_clipnorm=1.0,
+    )
+    classifier.compile(
+        optimizer,
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
+        jit_compile=True,
+    )
+    best = keras.callbacks.EarlyStopping(
+        "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
+    )
+    history = classifier.fit(
+        labelled_batches(*train, shuffle=True, seed=seed, noise=noise, batch=batch),
+        validation_data=labelled_batches(*tuning),
+        epochs=epochs,
+        callbacks=[best],
+        verbose=verbose,
+    )
+    return history.history
+
+
+def accuracy(classifier, rows, labels):
+    """Returns the share of sentences that a classifier gets right."""
+    return classifier.evaluate(labelled_batches(rows, labels), verbose=0)[1]

@@ -1,0 +1,360 @@
+"""q4_denoise_text/pretraining.py: rows in batches, denoising examples, resumed data."""
+
+import csv
+import itertools
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from q4_denoise_text.corpus import SPECIAL_TOKENS
+from q4_denoise_text.pretraining import (
+    LENGTHS,
+    NOISE,
+    Buckets,
+    denoising_batches,
+    denoising_example,
+    read_history,
+)
+
+ORDINARY = len(SPECIAL_TOKENS)
+START = SPECIAL_TOKENS.index("[START]")
+OFF = {"mask_rate": 0.0, "replace_rate": 0.0, "shuffle_distance": 0}
+each_seed = pytest.mark.parametrize("seed", range(3))
+each_decoder = pytest.mark.parametrize("decoder", ["parallel", "autoregressive"])
+
+
+def numbered_rows(count=500, longest=64):
+    """Rows of all lengths, each of one id that is its own."""
+    lengths = np.random.default_rng(0).permutation(np.arange(count) % longest + 1)
+    return [np.full(size, ORDINARY + n, "int32") for n, size in enumerate(lengths)]
+
+
+def buckets(count=500, tokens=256, **options):
+    return Buckets(numbered_rows(count), tokens=tokens, **options)
+
+
+def steps(buckets, count, seed=0, first=0):
+    return [ids for ids, _ in itertools.islice(buckets.steps(seed, first), count)]
+
+
+def row_numbers(batches):
+    return [row[0] - ORDINARY for batch in batches for row in batch]
+
+
+# -- Batches of rows -----------------------------------------------------------------
+
+
+@each_seed
+def test_a_pass_uses_every_row_at_most_once(seed):
+    rows, data = numbered_rows(), buckets()
+    for batches in itertools.batched(steps(data, 3 * len(data), seed), len(data)):
+        numbers = row_numbers(batches)
+        assert len(set(numbers)) == len(numbers)
+        # What is left over is less than a batch of each length.
+        left = set(range(len(rows))) - set(numbers)
+        for shorter, length in itertools.pairwise((0, *LENGTHS)):
+            missing = [n for n in left if shorter < len(rows[n]) <= length]
+            assert len(missing) < max(256 // length, 1)
+
+
+def test_rows_left_over_differ_between_passes():
+    data = buckets()
+    assert len(set(row_numbers(steps(data, len(data))))) < 500
+    assert set(row_numbers(steps(data, 20 * len(data)))) == set(range(500))
+
+
+@each_seed
+def test_rows_are_whole_and_as_little_padded_as_lengths_allow(seed):
+    rows, data = numbered_rows(), buckets()
+    for batch in steps(data, len(data), seed):
+        length = batch.shape[1]
+        assert length in LENGTHS
+        for row in batch:
+            original = rows[row[0] - ORDINARY]
+            np.testing.assert_array_equal(row[: len(original)], original)
+            assert (row[len(original) :] == 0).all()
+            assert min(n for n in LENGTHS if n >= len(original)) == length
+
+
+def test_all_rows_of_a_batch_fit_other_lengths():
+    data = Buckets(numbered_rows(60, 20), lengths=(5, 20), tokens=100)
+    shapes = {batch.shape for batch in steps(data, len(data))}
+    assert shapes == {(20, 5), (5, 20)} or shapes == {(5, 20)}
+    assert len(data) == 15 // 20 + 45 // 5
+
+
+@pytest.mark.parametrize("tokens", [64, 256, 1000])
+def test_batches_hold_about_so_many_ids(tokens):
+    data = buckets(tokens=tokens)
+    batches = steps(data, len(data))
+    assert {batch.shape[1] for batch in batches} <= set(LENGTHS)
+    assert len({batch.shape[1] for batch in batches}) > 1
+    for batch in batches:
+        assert abs(batch.size - tokens) < batch.shape[1]
+
+
+def test_passes_differ():
+    data = buckets()
+    batches = steps(data, 2 * len(data))
+    first, second = row_numbers(batches[: len(data)]), row_numbers(batches[len(data) :])
+    assert first != second
+    # Nor are the batches the same ones in another order.
+    assert not {frozenset(row_numbers([batch])) for batch in batches[: len(data)]} & {
+        frozenset(row_numbers([batch])) for batch in batches[len(data) :]
+    }
+
+
+def test_lengths_follow_each_other_in_no_order():
+    data = buckets()
+    found = [batch.shape[1] for batch in steps(data, len(data))]
+    changes = sum(one != next_one for one, next_one in itertools.pairwise(found))
+    assert changes > 2 * len(LENGTHS)
+
+
+def test_the_seed_alone_decides_on_the_order():
+    first, again = steps(buckets(), 90, seed=4), steps(buckets(), 90, seed=4)
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert row_numbers(first) != row_numbers(steps(buckets(), 90, seed=5))
+
+
+def test_order_is_the_same_each_time():
+    def flat(order):
+        return [(bucket, list(numbers)) for bucket, numbers in order]
+
+    data = buckets()
+    assert len(data.order(0, 0)) == len(data)
+    assert flat(data.order(3, 2)) == flat(data.order(3, 2))
+    assert flat(data.order(3, 2)) != flat(data.order(3, 1))
+    assert flat(data.order(3, 2)) != flat(data.order(2, 2))
+    sizes = [len(numbers) for _, numbers in data.order(3, 2)]
+    found = steps(data, 3 * len(data), seed=3)[2 * len(data) :]
+    assert sizes == [len(batch) for batch in found]
+
+
+def test_a_run_that_resumes_goes_on_with_the_same_batches():
+    data = buckets()
+    one_pass = len(data)
+    whole = list(itertools.islice(data.steps(1), 3 * one_pass))
+    assert [step for _, step in whole] == list(range(3 * one_pass))
+    for first in (0, 1, one_pass - 1, one_pass, one_pass + 1, 2 * one_pass + 3):
+        # Over the end of a pass, with `Buckets` made anew.
+        resumed = itertools.islice(buckets().steps(1, first=first), one_pass - 3)
+        for (ids, step), (expected, number) in zip(
+            resumed, whole[first:], strict=False
+        ):
+            assert step == number
+            np.testing.assert_array_equal(ids, expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options"),
+    [
+        ([], {}),
+        (numbered_rows(3), {}),
+        (numbered_rows(500, 65), {"tokens": 256}),
+        (numbered_rows(500, 20), {"lengths": (8, 16), "tokens": 64}),
+    ],
+    ids=["none", "too few", "a row too long", "rows too long"],
+)
+def test_bad_rows_raise(rows, options):
+    with pytest.raises(ValueError):
+        Buckets(rows, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tokens": 0}, {"tokens": 4}, {"lengths": ()}, {"lengths": (64, 8)}],
+    ids=["no tokens", "less than a row", "no lengths", "decreasing lengths"],
+)
+def test_bad_sizes_raise(options):
+    with pytest.raises(ValueError):
+        Buckets(numbered_rows(), **{"tokens": 256, **options})
+
+
+# -- Denoising examples --------------------------------------------------------------
+
+
+def sentences(seed=0, batch=200, time=32, shortest=3):
+    """Ids in which no row repeats one, padded on the right."""
+    rng = np.random.default_rng(seed)
+    ids = rng.permuted(np.tile(np.arange(ORDINARY, 200), (batch, 1)), axis=1)
+    ids = ids[:, :time].astype("int32")
+    lengths = rng.integers(shortest, time + 1, batch)
+    ids[np.arange(time) >= lengths[:, None]] = 0
+    return ids
+
+
+def example(ids, seed=(0, 0), **options):
+    inputs, targets, weights = denoising_example(ids, seed, **options)
+    inputs = {name: np.array(value) for name, value in inputs.items()}
+    return inputs, np.array(targets), np.array(weights)
+
+
+@each_seed
+def test_targets_are_the_original_ids_at_the_positions(seed):
+    ids = sentences(seed)
+    inputs, targets, weights = example(ids, (seed, 1))
+    assert set(inputs) == {"token_ids", "positions"}
+    assert inputs["token_ids"].shape == ids.shape
+    assert (inputs["token_ids"] != ids).any()
+    expected = np.take_along_axis(ids, inputs["positions"], axis=1)
+    np.testing.assert_array_equal(targets, expected)
+    np.testing.assert_array_equal(weights, expected != 0)
+    for positions in inputs["positions"]:
+        assert len(set(positions)) == len(positions)
+
+
+@each_seed
+@pytest.mark.parametrize("share", [0.05, 0.35, 1.0])
+def test_corrupted_positions_come_first(seed, share):
+    ids = sentences(seed)
+    inputs, _, _ = example(ids, (seed, 1), share=share)
+    corrupted = inputs["token_ids"] != ids
+    asked_for = np.zeros_like(corrupted)
+    np.put_along_axis(asked_for, inputs["positions"], True, axis=1)
+    places = inputs["positions"].shape[1]
+    few = corrupted.sum(axis=1) <= places
+    assert few.any()
+    assert asked_for[corrupted & few[:, None]].all()
+    assert corrupted[asked_for & ~few[:, None]].all()
+
+
+@each_seed
+def test_padding_comes_last(seed):
+    ids = sentences(seed)
+    _, _, weights = example(ids, (seed, 1), share=0.5)
+    expected = np.minimum((ids != 0).sum(axis=1), 16)
+    np.testing.assert_array_equal(weights.sum(axis=1), expected)
+
+
+@pytest.mark.parametrize(
+    ("share", "time"),
+    [(0.35, 16), (0.35, 20), (0.5, 9), (0.01, 8), (1.0, 7), (0.9, 11), (0.35, 1)],
+)
+def test_number_of_positions(share, time):
+    ids = sentences(batch=5, time=time, shortest=1)
+    inputs, targets, weights = example(ids, share=share)
+    shape = (5, math.ceil(share * time))
+    assert inputs["positions"].shape == targets.shape == weights.shape == shape
+
+
+def test_intact_positions_are_drawn_at_random():
+    ids = sentences(batch=400, time=20, shortest=20)
+    inputs, _, _ = example(ids, noise=OFF, share=0.5)
+    np.testing.assert_array_equal(inputs["token_ids"], ids)
+    counts = np.bincount(inputs["positions"].ravel(), minlength=20)
+    assert abs(counts - 200).max() < 5 * np.sqrt(400 * 0.5 * 0.5)
+
+
+@each_seed
+def test_an_autoregressive_decoder_reads_the_original_moved_on(seed):
+    ids = sentences(seed)
+    inputs, targets, weights = example(ids, (seed, 1), decoder="autoregressive")
+    assert set(inputs) == {"token_ids", "previous_ids"}
+    assert (inputs["token_ids"] != ids).any()
+    assert (inputs["previous_ids"][:, 0] == START).all()
+    np.testing.assert_array_equal(inputs["previous_ids"][:, 1:], ids[:, :-1])
+    np.testing.assert_array_equal(targets, ids)
+    np.testing.assert_array_equal(weights, ids != 0)
+
+
+def test_deletion_leaves_autoregressive_targets_alone():
+    ids = sentences()
+    noise = {**NOISE, "delete_rate": 0.3}
+    inputs, targets, weights = example(ids, noise=noise, decoder="autoregressive")
+    assert (inputs["token_ids"] != 0).sum() < 0.8 * (ids != 0).sum()
+    np.testing.assert_array_equal(targets, ids)
+    np.testing.assert_array_equal(weights, ids != 0)
+
+
+@each_decoder
+def test_the_seed_alone_decides_on_the_noise(decoder):
+    ids = sentences()
+    one, same, other = (
+        example(ids, seed, decoder=decoder) for seed in [(1, 2), (1, 2), (1, 3)]
+    )
+    for found, expected in zip(
+        tf.nest.flatten(same), tf.nest.flatten(one), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    assert (other[0]["token_ids"] != one[0]["token_ids"]).any()
+
+
+@each_decoder
+def test_types(decoder):
+    for ids in (sentences(), tf.constant(sentences(), tf.int64)):
+        inputs, targets, weights = denoising_example(ids, (0, 0), decoder=decoder)
+        assert {value.dtype for value in inputs.values()} == {tf.int32}
+        assert (tf.as_dtype(targets.dtype), weights.dtype) == (tf.int32, tf.float32)
+
+
+# -- Endless batches -----------------------------------------------------------------
+
+
+def take(dataset, count):
+    return [tf.nest.flatten(batch) for batch in dataset.take(count).as_numpy_iterator()]
+
+
+def assert_same_batches(found, expected):
+    assert len(found) == len(expected) > 0
+    for batch, other in zip(found, expected, strict=True):
+        for array, same in zip(batch, other, strict=True):
+            np.testing.assert_array_equal(array, same)
+
+
+@each_decoder
+def test_data_that_resume_are_those_that_would_have_come(decoder):
+    data = buckets(120)
+    whole = denoising_batches(data, seed=3, decoder=decoder)
+    for first in (0, 1, len(data) - 1, len(data) + 2):
+        resumed = denoising_batches(buckets(120), seed=3, first=first, decoder=decoder)
+        assert_same_batches(take(resumed, 5), take(whole.skip(first), 5))
+
+
+@each_decoder
+def test_the_seed_alone_decides_on_the_data(decoder):
+    def first_batches(seed):
+        return take(denoising_batches(buckets(), seed=seed, decoder=decoder), 3)
+
+    assert_same_batches(first_batches(1), first_batches(1))
+    ids, others = first_batches(1)[0][-2], first_batches(2)[0][-2]
+    assert ids.shape != others.shape or (ids != others).any()
+
+
+def test_noise_is_drawn_afresh_for_every_pass():
+    rows = [np.arange(ORDINARY, ORDINARY + 64, dtype="int32") for _ in range(4)]
+    data = Buckets(rows, lengths=(64,), tokens=256)  # one batch, of equal rows
+    assert len(data) == 1
+    inputs = [inputs["token_ids"] for inputs, _, _ in denoising_batches(data).take(3)]
+    for one, other in itertools.combinations(inputs, 2):
+        assert (one.numpy() != other.numpy()).any()
+
+
+def test_noise_is_that_asked_for():
+    data = buckets()
+    off = denoising_batches(data, noise=OFF, decoder="autoregressive")
+    for inputs, targets, _ in off.take(3):
+        np.testing.assert_array_equal(inputs["token_ids"], targets)
+    masks = {**OFF, "mask_rate": 1.0}
+    for inputs, targets, _ in denoising_batches(
+        data, noise=masks, decoder="autoregressive"
+    ).take(3):
+        mask = SPECIAL_TOKENS.index("[MASK]")
+        np.testing.assert_array_equal(inputs["token_ids"], mask * (targets != 0))
+
+
+# -- History -------------------------------------------------------------------------
+
+
+def test_repeated_epochs_of_a_history_count_once(tmp_path):
+    path = tmp_path / "history.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["epoch", "loss"])
+        writer.writeheader()
+        for epoch in (0, 1, 2, 2, 3):
+            writer.writerow({"epoch": epoch, "loss": 1 / (epoch + 1)})
+    expected = [1 / (epoch + 1) for epoch in range(4)]
+    assert read_history(path)["loss"] == pytest.approx(expected)

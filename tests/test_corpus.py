@@ -1,0 +1,372 @@
+"""q4_denoise_text/corpus.py: text made plain, passages, token ids, the vocabulary."""
+
+import numpy as np
+import pytest
+
+from q4_denoise_text.corpus import (
+    MAX_LENGTH,
+    SPECIAL_TOKENS,
+    bare,
+    clean,
+    join_sentences,
+    learn_vocabulary,
+    make_tokenizer,
+    tokenize,
+)
+
+UNKNOWN = SPECIAL_TOKENS.index("[UNK]")
+
+# -- Plain text ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("a <i>fine</i> film", "a fine film"),
+        ("Good.<br /><br />Bad.", "Good. Bad."),
+        ("Good.<BR>Bad.<br/>End", "Good. Bad. End"),
+        ('<a href="x.html">a link</a>', "a link"),
+        ("", ""),
+        ("<p></p>", ""),
+    ],
+)
+def test_tags_go(text, plain):
+    assert clean(text) == plain
+
+
+@pytest.mark.parametrize("text", ["I <3 it", "3 < 4", "5 > 4", "a -> b", "3 < 4 > 2"])
+def test_less_and_greater_signs_that_make_no_tag_stay(text):
+    assert clean(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("Tom &amp; Jerry", "Tom & Jerry"),
+        ("caf&eacute; &#233; &#xe9;", "café é é"),
+        ("&quot;fine&quot; isn&#39;t it", '"fine" isn\'t it'),
+        ("a&nbsp;&nbsp;b", "a b"),
+        ("AT&T & co", "AT&T & co"),
+        ("1 &lt; 2", "1 < 2"),
+        ("1 &lt; 2 and 3 &gt; 2", "1 < 2 and 3 > 2"),
+    ],
+)
+def test_entities_become_what_they_stand_for(text, plain):
+    assert clean(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("it does n't , is n't and ca n't", "it doesn't , isn't and can't"),
+        ("wo n't", "won't"),
+        ("-lrb- really -rrb-", "( really )"),
+        ("it 's", "it's"),
+        ("they 're what we 've got", "they're what we've got"),
+        (r"24\/7 action\/adventure", "24/7 action/adventure"),
+    ],
+)
+def test_penn_treebank_tokens_become_running_text(text, plain):
+    assert clean(text) == plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["It doesn't, really (no).", "n'th", "a well-made film", "café", "映画 😀", "“no”"],
+)
+def test_running_text_stays(text):
+    assert clean(text) == text
+
+
+def test_white_space_becomes_single_blanks():
+    assert clean(" \t a \r\n\n b\u00a0\u2003c  <br /> \n d ") == "a b c d"
+    assert clean(" \n\t ") == ""
+
+
+# -- Bare text -----------------------------------------------------------------------
+
+
+def test_bare_leaves_letters_and_digits():
+    assert bare("3 o'clock -- (2001)_!?\n") == "3oclock2001"
+    assert bare("café, 映画; ünd") == "café映画ünd"
+    assert bare(" \t.,'_-") == bare("") == ""
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("It is n't bad , really .", "it isn't bad, really."),
+        ("A Fine Film", "a fine film"),
+        ("well-made", "well made"),
+    ],
+)
+def test_bare_texts_are_equal_whatever_their_spelling(one, other):
+    assert bare(one) == bare(other)
+    assert bare(one) != bare(other + " 2")
+
+
+# -- Passages ------------------------------------------------------------------------
+
+
+def some_sentences(seed, count=300, longest=12):
+    """Sentences in which every word is another."""
+    lengths = np.random.default_rng(seed).integers(1, longest + 1, count)
+    words = iter(range(10_000))
+    return [" ".join(f"w{next(words)}" for _ in range(length)) for length in lengths]
+
+
+def groups(passages, sentences):
+    """For each passage the numbers of its first sentence and of the one after it."""
+    starts = {sentence.split()[0]: n for n, sentence in enumerate(sentences)}
+    for passage in passages:
+        start = end = starts[passage.split()[0]]
+        size = len(passage.split())
+        while size > 0:
+            size -= len(sentences[end].split())
+            end += 1
+        yield start, end
+
+
+def greedy(sentences, limit):
+    passages, words = [], []
+    for sentence in sentences:
+        if words and len(words) + len(sentence.split()) > limit:
+            passages.append(words)
+            words = []
+        words = words + sentence.split()
+    return [" ".join(words) for words in [*passages, words] if len(words) >= 3]
+
+
+each_seed = pytest.mark.parametrize("seed", range(3))
+each_range = pytest.mark.parametrize("words", [(1, 1), (5, 9), (8, 40), (20, 20)])
+
+
+@each_range
+@each_seed
+def test_passages_are_consecutive_sentences_joined_by_blanks(words, seed):
+    sentences = some_sentences(seed)
+    passages = join_sentences(sentences, words, np.random.default_rng(seed))
+    after = 0
+    for passage, (start, end) in zip(
+        passages, groups(passages, sentences), strict=True
+    ):
+        assert after <= start < end
+        assert passage == " ".join(sentences[start:end])
+        after = end
+
+
+@each_range
+@each_seed
+def test_passages_stay_within_the_limit_unless_a_single_sentence(words, seed):
+    sentences = some_sentences(seed, longest=30)
+    passages = join_sentences(sentences, words, np.random.default_rng(seed))
+    sizes = [len(passage.split()) for passage in passages]
+    assert min(sizes) >= 3
+    assert max(sizes) > 20  # long sentences are not cut
+    for size, (start, end) in zip(sizes, groups(passages, sentences), strict=True):
+        assert size <= words[1] or end == start + 1
+        if end < len(sentences):  # nor would the next one always have fitted
+            assert size + len(sentences[end].split()) > words[0]
+
+
+@each_seed
+def test_only_passages_under_three_words_are_lost(seed):
+    sentences = some_sentences(seed, longest=5)
+    passages = join_sentences(sentences, (4, 6), np.random.default_rng(seed))
+    found = {word for passage in passages for word in passage.split()}
+    words = " ".join(sentences).split()
+    # Three words lost in a row would have made a passage of their own.
+    lost = "".join(".x"[word not in found] for word in words)
+    assert "x" in lost
+    assert "xxx" not in lost
+    # Short sentences that fit together lose nothing.
+    short = [sentence for sentence in sentences if len(sentence.split()) == 2]
+    passages = join_sentences(short, (6, 6), np.random.default_rng(seed))
+    lost = len(" ".join(short).split()) - len(" ".join(passages).split())
+    assert 0 <= lost < 3
+
+
+@pytest.mark.parametrize("limit", [1, 4, 10, 25])
+@each_seed
+def test_passages_of_a_fixed_limit_are_those_of_a_loop(limit, seed):
+    sentences = some_sentences(seed)
+    passages = join_sentences(sentences, (limit, limit), np.random.default_rng(0))
+    assert passages == greedy(sentences, limit)
+
+
+def test_every_passage_draws_a_limit_between_the_two():
+    passages = join_sentences(["word"] * 2000, (4, 7), np.random.default_rng(0))
+    sizes = [len(passage.split()) for passage in passages[:-1]]
+    assert set(sizes) == {4, 5, 6, 7}
+    assert min(sizes.count(size) for size in range(4, 8)) > len(sizes) / 8
+
+
+def test_the_generator_alone_decides_on_passages():
+    def join(seed):
+        return join_sentences(some_sentences(0), (8, 30), np.random.default_rng(seed))
+
+    assert join(1) == join(1)
+    assert join(1) != join(2)
+
+
+def test_few_or_short_sentences():
+    rng = np.random.default_rng(0)
+    assert join_sentences([], (5, 9), rng) == []
+    assert join_sentences(["too short"], (5, 9), rng) == []
+    assert join_sentences(["just long enough"], (5, 9), rng) == ["just long enough"]
+    assert join_sentences(["one", "and two"], (5, 9), rng) == ["one and two"]
+
+
+# -- Token ids -----------------------------------------------------------------------
+
+PIECES = "the film is good it ' s bad , ! ##s ##ly שלום 映 😀 é".split()
+VOCABULARY = [*SPECIAL_TOKENS, *PIECES]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return make_tokenizer(VOCABULARY)
+
+
+def ids(pieces):
+    return [VOCABULARY.index(piece) for piece in pieces.split()]
+
+
+def test_a_vocabulary_may_be_a_file(tokenizer, tmp_path):
+    path = tmp_path / "vocabulary.txt"
+    path.write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    (found,) = tokenize(make_tokenizer(str(path)), ["the films שלום!"])
+    assert found.tolist() == ids("the film ##s שלום !")
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("The FILM is gOOd", "the film is good"),
+        ("films, badly!", "film ##s , bad ##ly !"),
+        ("the film", "the film"),
+        ("good", "good"),
+        ("nonsense", "[UNK]"),
+        ("the nonsense film", "the [UNK] film"),
+        ("good 😀 film", "good 😀 film"),
+        ("good 🎬 film", "good [UNK] film"),
+        ("film שלום good", "film שלום good"),
+        ("film مرحبا good", "film [UNK] good"),
+        ("é film", "é film"),
+        ("good\t\r\nfilm", "good film"),
+        ("good \x07 \x00 film", "good film"),
+        ("it 's", "it ' s"),
+        ("it's", "it ' s"),
+    ],
+)
+def test_token_ids_are_those_of_the_pieces(tokenizer, text, pieces):
+    for form in (text, text.encode()):
+        (found,) = tokenize(tokenizer, [form])
+        assert found.tolist() == ids(pieces)
+        assert found.dtype == np.int32
+
+
+@pytest.mark.parametrize("text", ["", b"", " ", "\n\t", "\x00", "\x07\x1b", "\u00a0"])
+def test_a_text_without_tokens_becomes_one_unknown_token(tokenizer, text):
+    found = tokenize(tokenizer, ["good", text, "film"])
+    assert [row.tolist() for row in found] == [ids("good"), [UNKNOWN], ids("film")]
+
+
+@pytest.mark.parametrize(
+    "text", [b"good \xff film", b"good \xc3 film", b"good \xed\xa0"]
+)
+def test_bytes_that_are_no_utf8_do_no_harm(tokenizer, text):
+    found, after = tokenize(tokenizer, [text, "bad"])
+    known = [token for token in found if token != UNKNOWN]
+    assert known == ids("good film")[: len(text.split()) - (b"film" not in text)]
+    assert after.tolist() == ids("bad")
+
+
+def test_long_texts_keep_their_first_tokens(tokenizer):
+    words = ["good"] * (MAX_LENGTH - 1) + ["film"] + ["bad"] * 1000
+    texts = [" ".join(words), " ".join(words[:MAX_LENGTH]), "film is good"]
+    found = [row.tolist() for row in tokenize(tokenizer, texts)]
+    assert found[0] == found[1] == ids(texts[1])
+    assert found[2] == ids("film is good")
+    short = tokenize(tokenizer, ["films is good", "bad"], max_length=2)
+    assert [row.tolist() for row in short] == [ids("film ##s"), ids("bad")]
+
+
+def test_text_cannot_spell_special_tokens(tokenizer):
+    (found,) = tokenize(tokenizer, ["[PAD] [MASK] film [START] [END] [mask] [pad]"])
+    special = [token for token in found if token < len(SPECIAL_TOKENS)]
+    assert set(special) == {UNKNOWN}
+    assert VOCABULARY.index("film") in found
+
+
+def test_many_texts_keep_their_order_and_number(tokenizer):
+    texts = [["good", "bad film", ""][n % 3] for n in range(20_011)]
+    expected = [[ids("good"), ids("bad film"), [UNKNOWN]][n % 3] for n in range(20_011)]
+    found = tokenize(tokenizer, texts)
+    assert [row.tolist() for row in found] == expected
+    assert [row.tolist() for row in tokenize(tokenizer, np.array(texts[:5]))] == (
+        expected[:5]
+    )
+    assert tokenize(tokenizer, []) == []
+
+
+# -- The vocabulary ------------------------------------------------------------------
+
+NOUNS = "film actor director story plot camera ending scene".split()
+WORDS = "good bad boring charming long short dull lovely".split()
+TRAINING = [
+    f"The {noun} was {one} and {other}, café no. {n}!"
+    for noun in NOUNS
+    for n, one in enumerate(WORDS)
+    for other in WORDS[:4]
+]
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return learn_vocabulary(TRAINING, size=120)
+
+
+def test_special_tokens_come_first_and_no_piece_twice(vocabulary):
+    assert vocabulary[: len(SPECIAL_TOKENS)] == SPECIAL_TOKENS
+    assert len(set(vocabulary)) == len(vocabulary)
+    assert not set(vocabulary[len(SPECIAL_TOKENS) :]) & set(SPECIAL_TOKENS)
+
+
+def test_pieces_are_made_of_the_characters_of_training(vocabulary):
+    known = set("".join(TRAINING).lower())
+    pieces = [piece.removeprefix("##") for piece in vocabulary[len(SPECIAL_TOKENS) :]]
+    assert all(pieces)
+    assert set("".join(pieces)) <= known
+    assert set("".join(pieces)) >= set("filmvéx!8,.".replace("x8", "")) - set("x8")
+
+
+def test_pieces_occur_in_training(vocabulary):
+    text = " ".join(TRAINING).lower()
+    for piece in vocabulary[len(SPECIAL_TOKENS) :]:
+        assert piece.removeprefix("##") in text
+
+
+def test_common_words_are_pieces_of_their_own(vocabulary):
+    assert {"the", "was", "and"} <= set(vocabulary)
+
+
+def test_about_as_many_pieces_as_asked_for(vocabulary):
+    few = learn_vocabulary(TRAINING, size=70)
+    assert 100 <= len(vocabulary) <= 140
+    assert 55 <= len(few) <= 85
+
+
+def test_training_texts_have_no_unknown_tokens_and_other_characters_are(vocabulary):
+    tokenizer = make_tokenizer(vocabulary)
+    assert all(UNKNOWN not in row for row in tokenize(tokenizer, TRAINING))
+    (found,) = tokenize(tokenizer, ["the zzz film"])
+    assert found.tolist() == [
+        vocabulary.index("the"),
+        UNKNOWN,
+        *tokenize(tokenizer, ["film"])[0],
+    ]
+
+
+def test_a_vocabulary_depends_on_its_texts_alone(vocabulary):
+    assert learn_vocabulary(TRAINING, size=120) == vocabulary
