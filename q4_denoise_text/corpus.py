@@ -7,6 +7,7 @@ Labels are never read. Whatever text SST-2 is judged on is left out.
 
 import html
 import re
+import unicodedata
 from typing import NamedTuple
 
 import keras_nlp
@@ -22,7 +23,8 @@ MAX_LENGTH = 64  # tokens
 WORDS = (6, 48)  # of a passage: the most is drawn anew for each
 HELD_OUT = 1_000  # reviews
 SEED = 14
-TREEBANK = {"-lrb-": "(", "-rrb-": ")", " n't": "n't", "``": '"', "''": '"'}
+TREEBANK = {"-lrb-": "(", "-rrb-": ")", " n't": "n't", "``": '"', "''": '"', r"\/": "/"}
+TAG = re.compile(r"</?[a-zA-Z][^<>]{0,20}>|[\x00-\x1f\x7f]")
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 
 
@@ -107,19 +109,20 @@ def _imdb(imdb, sst2, words):
 def clean(text):
     """Returns text without mark-up, in the spelling of running text.
 
-    Entities become what they stand for, tags, control characters and white space
-    single blanks, and the tokens of the Penn Treebank that SST-2 is written in
-    ("does n't", "-lrb-") words.
+    Tags, control characters and white space become single blanks, entities what they
+    stand for, and what SST-2 writes as the Penn Treebank does, such as "does n't" or
+    "-lrb-", is written as elsewhere where a tokenizer would see a difference.
     """
-    text = re.sub(r"<[^<>]{1,20}>|[\x00-\x1f\x7f]", " ", html.unescape(text))
+    text = html.unescape(TAG.sub(" ", text))
     for token, spelling in TREEBANK.items():
         text = text.replace(token, spelling)
     return " ".join(text.split())
 
 
 def bare(text):
-    """Returns the letters and digits of a text alone, to compare texts by."""
-    return re.sub(r"[\W_]+", "", clean(text).lower())
+    """Returns letters and digits alone, lower-case, to compare texts by."""
+    plain = unicodedata.normalize("NFKC", clean(text).lower())
+    return re.sub(r"[\W_]+", "", plain)
 
 
 def join_sentences(sentences, words, rng):
@@ -128,23 +131,22 @@ def join_sentences(sentences, words, rng):
     Args:
         sentences: list of strings, in order.
         words: pair of ints; a passage grows while it stays within a number of words
-            drawn between them. A single sentence may be longer.
+            drawn from the first to the second. A single sentence may be longer.
         rng: `numpy.random.Generator`.
 
     Returns:
         List of strings of three words or more.
     """
-    passages, passage, length, limit = [], [], 0, 0
-    for sentence in [*sentences, None]:
-        count = 0 if sentence is None else len(sentence.split())
-        if sentence is None or length + count > limit:
-            if length >= 3:
-                passages.append(" ".join(passage))
-            passage, length = [], 0
-            limit = rng.integers(words[0], words[1] + 1)
-        passage.append(sentence)
+    passages, length, limit = [[]], 0, 0
+    for sentence in filter(None, sentences):
+        count = len(sentence.split())
+        if length + count > limit:
+            passages.append([])
+            length, limit = 0, rng.integers(words[0], words[1] + 1)
+        passages[-1].append(sentence)
         length += count
-    return passages
+    passages = map(" ".join, passages)
+    return [passage for passage in passages if len(passage.split()) >= 3]
 
 
 def learn_vocabulary(texts, size=8_000):
@@ -184,9 +186,11 @@ def tokenize(tokenizer, texts, *, max_length=MAX_LENGTH):
         max_length: int, keeps the first so many tokens of a longer text.
 
     Returns:
-        List of int32 arrays, one a text, each of shape `(length,)`; a text without
-        any token becomes one unknown token.
+        List of int32 arrays, one a text, each of shape `(length,)`; texts are cleaned
+        first, see `clean`, and one without any token becomes one unknown token.
     """
+    if not len(texts):
+        return []
     texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else t for t in texts]
     texts = tf.data.Dataset.from_tensor_slices(list(map(clean, texts))).batch(1_024)
     rows = []

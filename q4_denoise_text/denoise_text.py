@@ -63,11 +63,12 @@ def build_denoiser(
         name: str, name of the model.
 
     Returns:
-        A `keras.Model` with logits `(batch, any, vocab_size)`, not compiled.
+        A `Denoiser` with logits `(batch, any, vocab_size)`, not compiled.
 
     Raises:
         ValueError: If an argument is none of the above.
     """
+    arguments = dict(locals())
     _check_sizes(
         vocab_size=vocab_size,
         width=width,
@@ -129,7 +130,26 @@ def build_denoiser(
         kernel_initializer=_normal(),
         name="logits",
     )(states, mask_positions=positions)
-    return keras.Model(inputs, logits, name=name or "denoiser")
+    return Denoiser(inputs, logits, arguments)
+
+
+@keras.saving.register_keras_serializable("assignment14")
+class Denoiser(keras.Model):
+    """What `build_denoiser` returns: a functional model that is saved as its arguments.
+
+    Saved layer by layer, it would come back with an output embedding of its own.
+    """
+
+    def __init__(self, inputs, logits, arguments):
+        super().__init__(inputs, logits, name=arguments["name"] or "denoiser")
+        self.arguments = arguments
+
+    def get_config(self):
+        return dict(self.arguments)
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return build_denoiser(**config)
 
 
 def hidden_layers(encoder, dropout=None):
@@ -155,7 +175,7 @@ def hidden_layers(encoder, dropout=None):
     blocks = [layer for layer in copied.layers if layer.name.startswith("block_")]
     layers = [copied.get_layer("embedding"), *blocks[:-1], copied.get_layer("norm")]
     states = [layer.output for layer in layers]
-    return keras.Model(copied.inputs, states, name="encoder")
+    return keras.Model(copied.input, states, name="encoder")
 
 
 def build_classifier(

@@ -129,10 +129,8 @@ def transferred(
 
     def compute():
         experiment.seed_everything(seed)
-        encoder = denoiser.get_layer("encoder")
-        if not pretrained:
-            fresh = keras.models.clone_model(denoiser)
-            encoder = fresh.get_layer("encoder")
+        fresh = build_denoiser(**denoiser.get_config())
+        encoder = (denoiser if pretrained else fresh).get_layer("encoder")
         classifier = build_classifier(encoder, frozen=frozen, head=head, layer=layer)
         rows, labels = sentences["train"]
         chosen = np.random.default_rng(seed).permutation(len(rows))

@@ -22,9 +22,10 @@ def corrupt(
         token_ids: int tensor `(batch, time)`, padded on the right with 0.
         mask_rate: float, the probability that a token becomes `[MASK]`.
         replace_rate: float, the probability that a token becomes another one.
-        shuffle_distance: int, the largest number of places that a token moves.
+        shuffle_distance: int, the largest number of places that a token moves, as
+            counted without special tokens.
         delete_rate: float, the probability that a token goes missing. A sentence
-            that would lose all of them loses none.
+            that would lose all of them but special ones loses none.
         seed: pair of ints or int tensor `(2,)`; the same seed gives the same noise.
 
     Returns:
@@ -54,7 +55,7 @@ def corrupt(
     token_ids = tf.where(ordinary & (draw < mask_rate), MASK, token_ids)
     if delete_rate:
         draw = tf.random.stateless_uniform(tf.shape(token_ids), seeds[3])
-        token_ids = _delete(token_ids, ordinary & (draw < delete_rate))
+        token_ids = _delete(token_ids, ordinary, draw < delete_rate)
     return token_ids
 
 
@@ -70,9 +71,9 @@ def _shuffle(token_ids, distance, seed):
     return tf.where(ordinary, moved, token_ids)
 
 
-def _delete(token_ids, deleted):
-    left = tf.reduce_any((token_ids != PAD) & ~deleted, axis=1, keepdims=True)
-    deleted &= left
+def _delete(token_ids, ordinary, drawn):
+    left = tf.reduce_any(ordinary & ~drawn, axis=1, keepdims=True)
+    deleted = ordinary & drawn & left
     order = tf.argsort(tf.cast(deleted, tf.int32), axis=1, stable=True)
     kept = tf.where(deleted, PAD, token_ids)
     return tf.gather(kept, order, axis=1, batch_dims=1)

@@ -26,10 +26,20 @@ class Buckets:
             batches.
 
     Raises:
-        ValueError: If there are not enough rows for a batch of any length.
+        ValueError: If `lengths` or `tokens` are none of that, or there are not enough
+            rows for a batch of any length.
     """
 
     def __init__(self, rows, *, lengths=LENGTHS, tokens=TOKENS):
+        if not lengths or lengths[0] < 1 or list(lengths) != sorted(set(lengths)):
+            raise ValueError(
+                f"`lengths` must be ints of 1 or more that grow. Received: {lengths!r}"
+            )
+        if tokens < lengths[-1]:
+            raise ValueError(
+                f"`tokens` must be at least {lengths[-1]}, one row of the greatest "
+                f"length. Received: tokens={tokens!r}"
+            )
         sizes = np.array([len(row) for row in rows])
         if not len(rows) or sizes.max() > lengths[-1]:
             raise ValueError(
@@ -109,8 +119,8 @@ def denoising_example(
     """Turns a batch of sentences into input, target and weight of a denoiser.
 
     A parallel decoder is asked for corrupted positions first, then for intact ones,
-    `share` of all positions in total: the softmax over the vocabulary is what costs
-    most.
+    `share` of all positions in total, padding counted and rounded up: the softmax over
+    the vocabulary is what costs most.
 
     Args:
         token_ids: int tensor `(batch, time)`, padded on the right.
@@ -122,7 +132,17 @@ def denoising_example(
     Returns:
         `(inputs, targets, weights)`: dict of int32 tensors, int32 `(batch, any)`, and
         float32 `(batch, any)`, 0 at padding.
+
+    Raises:
+        ValueError: If tokens are deleted and the decoder is parallel, which needs
+            every token at its place.
     """
+    if decoder == "parallel" and noise.get("delete_rate"):
+        raise ValueError(
+            "`noise` must not delete tokens unless the decoder is autoregressive. "
+            f"Received: {noise}"
+        )
+    token_ids = tf.cast(token_ids, tf.int32)
     corrupted = corrupt(token_ids, **noise, seed=seed)
     present = token_ids != PAD
     if decoder == "autoregressive":
@@ -217,21 +237,34 @@ def pretrain(build, rows, *, folder, epochs, steps=500, seed=0, noise=NOISE, **o
 
 
 class KeepLast(keras.callbacks.Callback):
-    """Saves the model after every epoch, into a file that is always complete."""
+    """Saves the model after every epoch, into a file that is always complete.
 
-    def __init__(self, path):
+    Args:
+        path: of that file.
+        every: int; after so many epochs the weights alone are kept as well, in a file
+            beside it with the number of the epochs, `after-10.weights.h5`.
+    """
+
+    def __init__(self, path, every=10):
         super().__init__()
         self.path = path
+        self.every = every
 
     def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every == 0:
+            name = f"after-{epoch + 1}.weights.h5"
+            self.model.save_weights(self.path.with_name(name))
         partial = self.path.with_suffix(".partial.keras")
         self.model.save(partial)
         os.replace(partial, self.path)
 
 
 def read_history(path):
-    """Returns what `CSVLogger` wrote as a dict of lists; repeated epochs count once."""
+    """Returns what `CSVLogger` wrote as a dict of lists.
+
+    Of an epoch that was run again after an interruption the last line counts.
+    """
     with open(path, newline="") as file:
         rows = {int(row.pop("epoch")): row for row in csv.DictReader(file)}
-    names = list(next(iter(rows.values())))
+    names = list(next(iter(rows.values()), []))
     return {n: [float(rows[epoch][n]) for epoch in sorted(rows)] for n in names}

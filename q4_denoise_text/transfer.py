@@ -33,6 +33,8 @@ def labelled_batches(rows, labels, *, shuffle=False, seed=0, noise=None, batch=B
     dataset = tf.data.Dataset.from_tensor_slices((ids, labels))
     if shuffle:
         dataset = dataset.shuffle(len(rows), seed=seed)
+    # Bucketing takes tensors alone, which a row of a ragged tensor is not yet.
+    dataset = dataset.map(lambda ids, label: (tf.ensure_shape(ids, [None]), label))
     dataset = dataset.bucket_by_sequence_length(
         lambda ids, label: tf.size(ids),
         [length + 1 for length in LENGTHS],

@@ -1,5 +1,7 @@
 """q4_denoise_text/corpus.py: text made plain, passages, token ids, the vocabulary."""
 
+from unicodedata import combining, normalize
+
 import numpy as np
 import pytest
 
@@ -34,7 +36,9 @@ def test_tags_go(text, plain):
     assert clean(text) == plain
 
 
-@pytest.mark.parametrize("text", ["I <3 it", "3 < 4", "5 > 4", "a -> b", "3 < 4 > 2"])
+@pytest.mark.parametrize(
+    "text", ["I <3 it", "3 < 4", "5 > 4", "a -> b", "a < b and c > b"]
+)
 def test_less_and_greater_signs_that_make_no_tag_stay(text):
     assert clean(text) == text
 
@@ -61,8 +65,6 @@ def test_entities_become_what_they_stand_for(text, plain):
         ("it does n't , is n't and ca n't", "it doesn't , isn't and can't"),
         ("wo n't", "won't"),
         ("-lrb- really -rrb-", "( really )"),
-        ("it 's", "it's"),
-        ("they 're what we 've got", "they're what we've got"),
         (r"24\/7 action\/adventure", "24/7 action/adventure"),
     ],
 )
@@ -219,7 +221,7 @@ def test_few_or_short_sentences():
 
 # -- Token ids -----------------------------------------------------------------------
 
-PIECES = "the film is good it ' s bad , ! ##s ##ly שלום 映 😀 é".split()
+PIECES = "the film is good it ' s bad , ! ##s ##ly שלום 映 😀".split()
 VOCABULARY = [*SPECIAL_TOKENS, *PIECES]
 
 
@@ -239,47 +241,44 @@ def test_a_vocabulary_may_be_a_file(tokenizer, tmp_path):
     assert found.tolist() == ids("the film ##s שלום !")
 
 
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [
-        ("The FILM is gOOd", "the film is good"),
-        ("films, badly!", "film ##s , bad ##ly !"),
-        ("the film", "the film"),
-        ("good", "good"),
-        ("nonsense", "[UNK]"),
-        ("the nonsense film", "the [UNK] film"),
-        ("good 😀 film", "good 😀 film"),
-        ("good 🎬 film", "good [UNK] film"),
-        ("film שלום good", "film שלום good"),
-        ("film مرحبا good", "film [UNK] good"),
-        ("é film", "é film"),
-        ("good\t\r\nfilm", "good film"),
-        ("good \x07 \x00 film", "good film"),
-        ("it 's", "it ' s"),
-        ("it's", "it ' s"),
-    ],
-)
-def test_token_ids_are_those_of_the_pieces(tokenizer, text, pieces):
-    for form in (text, text.encode()):
-        (found,) = tokenize(tokenizer, [form])
-        assert found.tolist() == ids(pieces)
-        assert found.dtype == np.int32
+def test_token_ids_are_those_of_the_pieces(tokenizer):
+    cases = {
+        "The FILM is gOOd": "the film is good",
+        "films, badly!": "film ##s , bad ##ly !",
+        "good": "good",
+        "nonsense": "[UNK]",
+        "the nonsense film": "the [UNK] film",
+        "good 😀 film": "good 😀 film",
+        "good 🎬 film": "good [UNK] film",
+        "film שלום good": "film שלום good",
+        "film مرحبا good": "film [UNK] good",
+        "good\t\r\nfilm": "good film",
+        "good \x07 \x00 film": "good film",
+        "it 's": "it ' s",
+        "it's": "it ' s",
+    }
+    texts = [form for text in cases for form in (text, text.encode())]
+    found = tokenize(tokenizer, texts)
+    assert len(found) == len(texts)
+    assert {row.dtype for row in found} == {np.dtype("int32")}
+    for text, as_string, as_bytes in zip(cases, found[::2], found[1::2], strict=True):
+        assert as_string.tolist() == as_bytes.tolist() == ids(cases[text]), text
 
 
-@pytest.mark.parametrize("text", ["", b"", " ", "\n\t", "\x00", "\x07\x1b", "\u00a0"])
-def test_a_text_without_tokens_becomes_one_unknown_token(tokenizer, text):
-    found = tokenize(tokenizer, ["good", text, "film"])
-    assert [row.tolist() for row in found] == [ids("good"), [UNKNOWN], ids("film")]
+def test_a_text_without_tokens_becomes_one_unknown_token(tokenizer):
+    texts = ["good", "", b"", " ", "\n\t", "\x00", "\x07\x1b", "\u00a0", "film"]
+    found = [row.tolist() for row in tokenize(tokenizer, texts)]
+    assert found == [ids("good"), *[[UNKNOWN]] * 7, ids("film")]
 
 
-@pytest.mark.parametrize(
-    "text", [b"good \xff film", b"good \xc3 film", b"good \xed\xa0"]
-)
-def test_bytes_that_are_no_utf8_do_no_harm(tokenizer, text):
-    found, after = tokenize(tokenizer, [text, "bad"])
-    known = [token for token in found if token != UNKNOWN]
-    assert known == ids("good film")[: len(text.split()) - (b"film" not in text)]
-    assert after.tolist() == ids("bad")
+def test_bytes_that_are_no_utf8_do_no_harm(tokenizer):
+    broken = [b"good \xff film", b"good \xc3 film", b"good \xed\xa0\x80 film"]
+    found = tokenize(tokenizer, ["bad", *broken, b"\xff", "bad"])
+    for row in found[1:4]:
+        assert row[[0, -1]].tolist() == ids("good film")
+        assert set(row[1:-1]) <= {UNKNOWN}
+    assert set(found[4]) == {UNKNOWN}
+    assert found[0].tolist() == found[5].tolist() == ids("bad")
 
 
 def test_long_texts_keep_their_first_tokens(tokenizer):
@@ -300,13 +299,12 @@ def test_text_cannot_spell_special_tokens(tokenizer):
 
 
 def test_many_texts_keep_their_order_and_number(tokenizer):
-    texts = [["good", "bad film", ""][n % 3] for n in range(20_011)]
-    expected = [[ids("good"), ids("bad film"), [UNKNOWN]][n % 3] for n in range(20_011)]
-    found = tokenize(tokenizer, texts)
+    expected = [ids("good"), ids("bad film"), [UNKNOWN]] * 6_670
+    found = tokenize(tokenizer, np.array(["good", "bad film", ""] * 6_670))
     assert [row.tolist() for row in found] == expected
-    assert [row.tolist() for row in tokenize(tokenizer, np.array(texts[:5]))] == (
-        expected[:5]
-    )
+
+
+def test_no_texts_have_no_token_ids(tokenizer):
     assert tokenize(tokenizer, []) == []
 
 
@@ -324,7 +322,7 @@ TRAINING = [
 
 @pytest.fixture(scope="module")
 def vocabulary():
-    return learn_vocabulary(TRAINING, size=120)
+    return learn_vocabulary(TRAINING, size=85)
 
 
 def test_special_tokens_come_first_and_no_piece_twice(vocabulary):
@@ -333,18 +331,17 @@ def test_special_tokens_come_first_and_no_piece_twice(vocabulary):
     assert not set(vocabulary[len(SPECIAL_TOKENS) :]) & set(SPECIAL_TOKENS)
 
 
-def test_pieces_are_made_of_the_characters_of_training(vocabulary):
-    known = set("".join(TRAINING).lower())
-    pieces = [piece.removeprefix("##") for piece in vocabulary[len(SPECIAL_TOKENS) :]]
-    assert all(pieces)
-    assert set("".join(pieces)) <= known
-    assert set("".join(pieces)) >= set("filmvéx!8,.".replace("x8", "")) - set("x8")
+def without_accents(text):
+    return "".join(c for c in normalize("NFD", text) if not combining(c))
 
 
 def test_pieces_occur_in_training(vocabulary):
     text = " ".join(TRAINING).lower()
-    for piece in vocabulary[len(SPECIAL_TOKENS) :]:
-        assert piece.removeprefix("##") in text
+    text += without_accents(text)
+    pieces = [piece.removeprefix("##") for piece in vocabulary[len(SPECIAL_TOKENS) :]]
+    assert all(pieces)
+    assert all(piece in text for piece in pieces)
+    assert set("".join(pieces)) >= set("thefilm7!,.")
 
 
 def test_common_words_are_pieces_of_their_own(vocabulary):
@@ -352,21 +349,16 @@ def test_common_words_are_pieces_of_their_own(vocabulary):
 
 
 def test_about_as_many_pieces_as_asked_for(vocabulary):
-    few = learn_vocabulary(TRAINING, size=70)
-    assert 100 <= len(vocabulary) <= 140
-    assert 55 <= len(few) <= 85
+    assert 70 <= len(vocabulary) <= 95
+    assert 50 <= len(learn_vocabulary(TRAINING, size=60)) <= 70
 
 
 def test_training_texts_have_no_unknown_tokens_and_other_characters_are(vocabulary):
-    tokenizer = make_tokenizer(vocabulary)
-    assert all(UNKNOWN not in row for row in tokenize(tokenizer, TRAINING))
-    (found,) = tokenize(tokenizer, ["the zzz film"])
-    assert found.tolist() == [
-        vocabulary.index("the"),
-        UNKNOWN,
-        *tokenize(tokenizer, ["film"])[0],
-    ]
+    texts = ["the zzz film", "the", "film", *TRAINING]
+    found, the, film, *known = tokenize(make_tokenizer(vocabulary), texts)
+    assert found.tolist() == [*the, UNKNOWN, *film]
+    assert all(UNKNOWN not in row for row in (the, film, *known))
 
 
 def test_a_vocabulary_depends_on_its_texts_alone(vocabulary):
-    assert learn_vocabulary(TRAINING, size=120) == vocabulary
+    assert learn_vocabulary(TRAINING, size=85) == vocabulary
