@@ -46,7 +46,7 @@ def encode_sentences(texts, tokenizer):
     }
 
 
-def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=2e-3):
+def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=2e-3, **size):
     """Trains a denoiser on a few sentences until it knows them by heart.
 
     The noise is drawn afresh at every step, and anew for the measurement.
@@ -57,19 +57,22 @@ def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=2e-3):
         steps: int.
         seed: int.
         learning_rate: float.
+        **size: further arguments of `build_denoiser`.
 
     Returns:
         `(denoiser, loss, scores)`: the model, its loss after every tenth of the
         steps, and `restoration.restoration_scores` on the sentences.
     """
     keras.utils.set_random_seed(seed)
-    denoiser = build_denoiser(vocab_size)
+    denoiser = build_denoiser(vocab_size, **size)
     pretraining.compile_denoiser(denoiser, steps=steps, learning_rate=learning_rate)
     token_ids = restoration.pad_rows(rows, pretraining.LENGTHS[-1])
     data = pretraining.denoising_batches(
         pretraining.Buckets(list(token_ids), tokens=token_ids.size), seed=seed
     )
-    history = denoiser.fit(data, epochs=10, steps_per_epoch=steps // 10, verbose=0)
+    history = denoiser.fit(
+        data, epochs=10, steps_per_epoch=steps // 10, shuffle=False, verbose=0
+    )
     corrupted = restoration.corrupted_copy(token_ids, seed=seed + 1)
     restored = restoration.restore(denoiser, corrupted)
     scores = restoration.restoration_scores(token_ids, corrupted, restored)

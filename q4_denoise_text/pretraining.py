@@ -226,6 +226,7 @@ def pretrain(build, rows, *, folder, epochs, steps=500, seed=0, noise=NOISE, **o
         initial_epoch=done // steps,
         epochs=epochs,
         steps_per_epoch=steps,
+        shuffle=False,
         verbose=options.get("verbose", 0),
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
@@ -251,6 +252,12 @@ class KeepLast(keras.callbacks.Callback):
         self.every = every
 
     def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            raise FloatingPointError(
+                f"The loss became {logs['loss']} in epoch {epoch + 1}: a smaller "
+                f"`learning_rate` may help. {self.path} holds the model of the epoch "
+                "before, if there was one."
+            )
         if (epoch + 1) % self.every == 0:
             name = f"after-{epoch + 1}.weights.h5"
             self.model.save_weights(self.path.with_name(name))
@@ -266,5 +273,6 @@ def read_history(path):
     """
     with open(path, newline="") as file:
         rows = {int(row.pop("epoch")): row for row in csv.DictReader(file)}
-    names = list(next(iter(rows.values()), []))
+    first = next(iter(rows.values()), {})
+    names = [name for name in first if first[name] != "NA"]  # never measured
     return {n: [float(rows[epoch][n]) for epoch in sorted(rows)] for n in names}

@@ -93,7 +93,8 @@ class Bigrams:
     """
 
     def __init__(self, rows, vocab_size):
-        flat = pad_rows(rows).ravel()  # padding keeps sentences apart
+        # Padding keeps sentences apart, and tells where they end.
+        flat = pad_rows(rows, 1 + max(map(len, rows))).ravel()
         pairs = flat[:-1].astype("int64") * vocab_size + flat[1:]
         counts = np.zeros((vocab_size, vocab_size), "float32")
         found, numbers = np.unique(pairs, return_counts=True)
@@ -103,6 +104,8 @@ class Bigrams:
         self.frequency = words / words.sum()
         totals = np.maximum(counts.sum(axis=1, keepdims=True), 1)
         self.following = 0.9 * counts / totals + 0.1 * self.frequency
+        # What never follows anything, such as another gap, tells nothing.
+        self.following[:, self.following.sum(axis=0) == 0] = 1
 
     def restore(self, corrupted):
         """Fills every `[MASK]` from what stands beside it, and copies the rest."""

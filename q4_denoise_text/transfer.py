@@ -41,13 +41,17 @@ def labelled_batches(rows, labels, *, shuffle=False, seed=0, noise=None, batch=B
         [batch] * (len(LENGTHS) + 1),
         pad_to_bucket_boundary=True,
     )
+    # Keras warns when data ends that does not say how long it is.
+    buckets = np.searchsorted(LENGTHS, [len(row) for row in rows])
+    batches = -(-np.bincount(buckets) // batch)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches.sum()))
     if noise:
 
         def corrupted(seeds, pair):
             return corrupt(pair[0], **noise, seed=seeds), pair[1]
 
-        dataset = tf.data.Dataset.zip(tf.data.Dataset.random(seed).batch(2), dataset)
-        dataset = dataset.map(corrupted)
+        seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+        dataset = tf.data.Dataset.zip(seeds, dataset).map(corrupted)
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
@@ -113,6 +117,7 @@ def train_classifier(
         labelled_batches(*train, shuffle=True, seed=seed, noise=noise, batch=batch),
         validation_data=labelled_batches(*tuning),
         epochs=epochs,
+        shuffle=False,
         callbacks=[best],
         verbose=verbose,
     )

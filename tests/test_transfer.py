@@ -1,0 +1,173 @@
+"""q4_denoise_text: pre-training that resumes, and what is learned on an encoder."""
+
+import keras
+import numpy as np
+import pytest
+
+from q4_denoise_text import experiments, pretraining, published, transfer
+from q4_denoise_text.denoise_text import build_classifier, build_denoiser
+
+VOCAB = 30
+SMALL = {"width": 16, "depth": 1, "heads": 2}
+SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+def rows_of(count=200, seed=0):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(4, 9, count)
+    return [rng.integers(5, VOCAB, length).astype("int32") for length in lengths]
+
+
+def labelled(count=120, seed=0):
+    """Sentences whose label is whether token 6 occurs rather than token 5."""
+    rows = rows_of(count, seed)
+    labels = np.arange(count) % 2
+    for row, label in zip(rows, labels, strict=True):
+        row[row < 7] = 9
+        row[label] = 5 + label
+    return rows, labels
+
+
+def pretrained(folder, epochs=3, build=None, **options):
+    return pretraining.pretrain(
+        build or (lambda: build_denoiser(VOCAB, **SMALL)),
+        rows_of(),
+        folder=folder,
+        epochs=epochs,
+        steps=4,
+        tokens=64,
+        **options,
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+@SAVES
+def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+    whole, history = pretrained(tmp_path / "whole")
+    end = pretraining.KeepLast.on_epoch_end
+
+    def killing(self, epoch, logs=None):
+        end(self, epoch, logs)
+        if epoch == 1:
+            raise Killed
+
+    monkeypatch.setattr(pretraining.KeepLast, "on_epoch_end", killing)
+    with pytest.raises(Killed):
+        pretrained(tmp_path / "part")
+    monkeypatch.undo()
+
+    def not_again():
+        raise AssertionError("a fresh model")
+
+    resumed, resumed_history = pretrained(tmp_path / "part", build=not_again)
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert history == resumed_history
+    assert len(history["loss"]) == 3
+
+
+@SAVES
+def test_a_loss_that_is_no_number_ends_training_and_spoils_no_file(tmp_path):
+    pretrained(tmp_path, epochs=1)
+    before = (tmp_path / "last.keras").read_bytes()
+    last = keras.models.load_model(tmp_path / "last.keras")
+    last.weights[0].assign(np.full(last.weights[0].shape, np.nan))
+    callback = pretraining.KeepLast(tmp_path / "last.keras")
+    callback.set_model(last)
+    with pytest.raises(FloatingPointError, match="became nan in epoch 2"):
+        callback.on_epoch_end(1, {"loss": float("nan")})
+    assert (tmp_path / "last.keras").read_bytes() == before
+
+
+@SAVES
+def test_what_is_finished_is_not_trained_again(tmp_path):
+    first, _ = pretrained(tmp_path, epochs=1)
+    before = [w.numpy() for w in first.weights]
+    again, history = pretrained(tmp_path, epochs=1)
+    assert len(history["loss"]) == 1
+    assert all(map(np.array_equal, before, [w.numpy() for w in again.weights]))
+
+
+def test_labelled_batches_hold_every_sentence_once_with_its_label():
+    rows, labels = labelled(70)
+    found = {}
+    for token_ids, answers in transfer.labelled_batches(rows, labels, batch=16):
+        assert token_ids.shape[1] in pretraining.LENGTHS
+        for ids, answer in zip(token_ids.numpy(), answers.numpy(), strict=True):
+            found.setdefault((*ids[ids > 0].tolist(),), []).append(answer.item())
+    expected = {}
+    for row, label in zip(rows, labels, strict=True):
+        expected.setdefault((*row.tolist(),), []).append(float(label))
+    assert found == expected
+
+
+def test_labelled_batches_are_shuffled_anew_and_repeat_with_their_seed():
+    def epochs(seed):
+        data = transfer.labelled_batches(*labelled(70), shuffle=True, seed=seed)
+        return [np.concatenate([y.numpy() for _, y in data]) for _ in range(2)]
+
+    first, second = epochs(0)
+    assert not np.array_equal(first, second)
+    assert all(map(np.array_equal, (first, second), epochs(0)))
+
+
+def test_noise_is_drawn_afresh_every_epoch():
+    noise = {"mask_rate": 0.5, "replace_rate": 0.0, "shuffle_distance": 0}
+    data = transfer.labelled_batches(*labelled(40), noise=noise, batch=64)
+    first, second = ([ids.numpy() for ids, _ in data] for _ in range(2))
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+    assert 0.3 < np.mean(np.concatenate([a[a > 0] == 2 for a in first])) < 0.7
+
+
+@pytest.mark.parametrize("head", ["linear", "attention"])
+def test_a_classifier_learns_what_a_word_decides(head):
+    encoder = build_denoiser(VOCAB, **SMALL).get_layer("encoder")
+    classifier = build_classifier(encoder, frozen=False, head=head, units=16)
+    history = transfer.train_classifier(
+        classifier,
+        labelled(400),
+        labelled(60, seed=1),
+        epochs=6,
+        learning_rate=1e-2,
+        slow_rate=1.0,
+        batch=32,
+    )
+    assert max(history["val_accuracy"]) > 0.95
+    # The best epoch's weights are kept.
+    kept = transfer.accuracy(classifier, *labelled(60, seed=1))
+    assert kept == pytest.approx(max(history["val_accuracy"]))
+
+
+def test_a_few_sentences_are_learned_by_heart():
+    keras.utils.set_random_seed(0)
+    _, losses, scores = experiments.overfit(
+        rows_of(16), VOCAB, steps=300, learning_rate=1e-2, **SMALL
+    )
+    assert losses[-1] < 0.5 < losses[0]
+    assert scores["token_accuracy"] > 0.9
+
+
+def test_weights_that_are_not_the_published_ones_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "denoiser.weights.h5").write_bytes(b"something else")
+    (tmp_path / "pretraining.json").write_text('{"sha256": "00"}')
+    monkeypatch.setattr(published, "WEIGHTS", tmp_path / "denoiser.weights.h5")
+    monkeypatch.setattr(published, "RECORD", tmp_path / "pretraining.json")
+    with pytest.raises(ValueError, match="not the published file"):
+        published.load_published()
+
+
+def test_token_ids_are_cached(tmp_path, monkeypatch):
+    from q4_denoise_text import corpus
+
+    monkeypatch.setattr(published, "BUILD", tmp_path)
+    tokenizer = corpus.make_tokenizer([*corpus.SPECIAL_TOKENS, "good", "film"])
+    texts = corpus.Corpus("toy", np.array(["good film", "film"]), np.array(["good"]))
+    train, held_out = published.encode_corpus(texts, tokenizer)
+    assert [row.tolist() for row in train] == [[5, 6], [6]]
+    assert [row.tolist() for row in held_out] == [[5]]
+    monkeypatch.setattr(published, "tokenize", None)  # from now on the cache has to do
+    again, _ = published.encode_corpus(texts, tokenizer)
+    assert [row.tolist() for row in again] == [[5, 6], [6]]
