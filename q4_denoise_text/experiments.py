@@ -46,7 +46,7 @@ def encode_sentences(texts, tokenizer):
     }
 
 
-def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=2e-3, **size):
+def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
     """Trains a denoiser on a few sentences until it knows them by heart.
 
     The noise is drawn afresh at every step, and anew for the measurement.

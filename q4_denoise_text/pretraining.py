@@ -1,6 +1,6 @@
 """Pre-training of the denoiser: batches, noise drawn afresh, a run that resumes."""
 
-import csv
+import json
 import os
 
 import keras
@@ -163,7 +163,7 @@ def denoising_example(
     return {"token_ids": corrupted, "positions": positions}, targets, weights
 
 
-def compile_denoiser(denoiser, *, steps, learning_rate=2e-3, jit_compile=True):
+def compile_denoiser(denoiser, *, steps, learning_rate=1e-3, jit_compile=True):
     """Compiles a denoiser with AdamW, a short warm-up and a cosine down to 0.
 
     Args:
@@ -188,38 +188,61 @@ def compile_denoiser(denoiser, *, steps, learning_rate=2e-3, jit_compile=True):
     )
 
 
-def pretrain(build, rows, *, folder, epochs, steps=500, seed=0, noise=NOISE, **options):
+def pretrain(
+    build,
+    rows,
+    *,
+    folder,
+    epochs,
+    steps=500,
+    seed=0,
+    noise=NOISE,
+    decoder="parallel",
+    tokens=TOKENS,
+    learning_rate=1e-3,
+    jit_compile=True,
+    verbose=0,
+):
     """Trains a denoiser, or goes on where an earlier run was interrupted.
 
     Args:
         build: function without arguments that returns a denoiser.
         rows: list of int arrays, see `Buckets`.
-        folder: path; it keeps the model as it was after the last epoch, `last.keras`,
-            and `history.csv`.
+        folder: path, see `Checkpoint`.
         epochs: int.
         steps: int, training steps of an epoch.
         seed: int, of weights, order and noise.
         noise: see `denoising_batches`.
-        **options: `decoder`, see `denoising_batches`, `tokens`, see `Buckets`,
-            `learning_rate`, see `compile_denoiser`, and `verbose`, see `fit`.
+        decoder: see `denoising_batches`.
+        tokens: see `Buckets`.
+        learning_rate: see `compile_denoiser`.
+        jit_compile: see `compile_denoiser`.
+        verbose: as for `fit`.
 
     Returns:
         `(denoiser, history)`, the latter a dict of lists, one value an epoch.
+
+    Raises:
+        FloatingPointError: If the loss is no number any more.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    last = folder / "last.keras"
-    decoder = options.get("decoder", "parallel")
-    if last.exists():
-        denoiser = keras.models.load_model(last)
-    else:
+    checkpoint = Checkpoint(folder)
+    denoiser = checkpoint.load()
+    if denoiser is None:
         keras.utils.set_random_seed(seed)
         denoiser = build()
-        rate = options.get("learning_rate", 2e-3)
-        compile_denoiser(denoiser, steps=epochs * steps, learning_rate=rate)
+        compile_denoiser(
+            denoiser,
+            steps=epochs * steps,
+            learning_rate=learning_rate,
+            jit_compile=jit_compile,
+        )
     done = int(denoiser.optimizer.iterations)
-    buckets = Buckets(rows, tokens=options.get("tokens", TOKENS))
     data = denoising_batches(
-        buckets, noise=noise, seed=seed, first=done, decoder=decoder
+        Buckets(rows, tokens=tokens),
+        noise=noise,
+        seed=seed,
+        first=done,
+        decoder=decoder,
     )
     denoiser.fit(
         data,
@@ -227,52 +250,52 @@ def pretrain(build, rows, *, folder, epochs, steps=500, seed=0, noise=NOISE, **o
         epochs=epochs,
         steps_per_epoch=steps,
         shuffle=False,
-        verbose=options.get("verbose", 0),
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.CSVLogger(folder / "history.csv", append=True),
-            KeepLast(last),
-        ],
+        verbose=verbose,
+        callbacks=[keras.callbacks.TerminateOnNaN(), checkpoint],
     )
-    return denoiser, read_history(folder / "history.csv")
+    history = checkpoint.history
+    return denoiser, {name: [logs[name] for logs in history] for name in history[0]}
 
 
-class KeepLast(keras.callbacks.Callback):
-    """Saves the model after every epoch, into a file that is always complete.
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps model and history after every epoch, in files that are always complete.
 
     Args:
-        path: of that file.
-        every: int; after so many epochs the weights alone are kept as well, in a file
-            beside it with the number of the epochs, `after-10.weights.h5`.
+        folder: path; `last.keras` and `history.json` are in it, and the weights alone
+            of every tenth epoch, `after-10.weights.h5` and so on.
     """
 
-    def __init__(self, path, every=10):
+    def __init__(self, folder):
         super().__init__()
-        self.path = path
-        self.every = every
+        self.folder = folder
+        self.history = []
+
+    def load(self):
+        """Returns the model as it was kept, or None if there is none yet."""
+        last = self.folder / "last.keras"
+        if not last.exists():
+            return None
+        self.history = json.loads((self.folder / "history.json").read_text("utf-8"))
+        return keras.models.load_model(last)
 
     def on_epoch_end(self, epoch, logs=None):
         if not np.isfinite(logs["loss"]):
             raise FloatingPointError(
                 f"The loss became {logs['loss']} in epoch {epoch + 1}: a smaller "
-                f"`learning_rate` may help. {self.path} holds the model of the epoch "
+                f"`learning_rate` may help. {self.folder} holds the model of the epoch "
                 "before, if there was one."
             )
-        if (epoch + 1) % self.every == 0:
-            name = f"after-{epoch + 1}.weights.h5"
-            self.model.save_weights(self.path.with_name(name))
-        partial = self.path.with_suffix(".partial.keras")
-        self.model.save(partial)
-        os.replace(partial, self.path)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # One epoch too many if the run is killed before the model is written.
+        self.history[epoch:] = [{name: float(value) for name, value in logs.items()}]
+        self._replace(
+            "history.json", lambda path: path.write_text(json.dumps(self.history))
+        )
+        self._replace("last.keras", self.model.save)
+        if (epoch + 1) % 10 == 0:
+            self._replace(f"after-{epoch + 1}.weights.h5", self.model.save_weights)
 
-
-def read_history(path):
-    """Returns what `CSVLogger` wrote as a dict of lists.
-
-    Of an epoch that was run again after an interruption the last line counts.
-    """
-    with open(path, newline="") as file:
-        rows = {int(row.pop("epoch")): row for row in csv.DictReader(file)}
-    first = next(iter(rows.values()), {})
-    names = [name for name in first if first[name] != "NA"]  # never measured
-    return {n: [float(rows[epoch][n]) for epoch in sorted(rows)] for n in names}
+    def _replace(self, name, write):
+        partial = self.folder / f"partial-{name}"
+        write(partial)
+        os.replace(partial, self.folder / name)

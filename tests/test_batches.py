@@ -1,6 +1,5 @@
 """q4_denoise_text/pretraining.py: rows in batches, denoising examples, resumed data."""
 
-import csv
 import itertools
 import math
 
@@ -15,7 +14,6 @@ from q4_denoise_text.pretraining import (
     Buckets,
     denoising_batches,
     denoising_example,
-    read_history,
 )
 
 ORDINARY = len(SPECIAL_TOKENS)
@@ -355,17 +353,3 @@ def test_noise_is_that_asked_for():
     for inputs, targets, _ in masked.take(3):
         expected = np.where(targets != 0, MASK, 0)
         np.testing.assert_array_equal(inputs["token_ids"], expected)
-
-
-# -- History -------------------------------------------------------------------------
-
-
-def test_repeated_epochs_of_a_history_count_once(tmp_path):
-    path = tmp_path / "history.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["epoch", "loss"])
-        writer.writeheader()
-        for epoch in (0, 1, 2, 2, 3):
-            writer.writerow({"epoch": epoch, "loss": 1 / (epoch + 1)})
-    expected = [1 / (epoch + 1) for epoch in range(4)]
-    assert read_history(path)["loss"] == pytest.approx(expected)
