@@ -34,6 +34,9 @@ ENCODERS = {
     "denoiser, fine-tuned": (True, False),
     "from scratch": (False, False),
 }
+# Highest learning rates of heads: one weight a feature can take larger steps, as long
+# as nothing else moves.
+HEAD_RATES = {("linear", True): 1e-2}
 # What fine-tuning is regularised with: words go missing.
 WORD_NOISE = {"mask_rate": 0.1, "replace_rate": 0.0, "shuffle_distance": 0}
 
@@ -116,7 +119,8 @@ def transferred(
         layer: int, see `build_classifier`.
 
     Returns:
-        Dict: accuracy on "tuning" and "validation".
+        Dict: accuracy on "tuning" and "validation", and `logits`, a list, of the
+        latter.
     """
     pretrained, frozen = ENCODERS[use]
     settings = {
@@ -143,15 +147,25 @@ def transferred(
             ([rows[i] for i in chosen], labels[chosen]),
             sentences["tuning"],
             epochs=round(epochs / share**0.5),
+            learning_rate=HEAD_RATES.get((head, frozen), 1e-3),
+            slow_rate=0.3 if pretrained else 1.0,
             seed=seed,
             noise=None if head == "linear" else WORD_NOISE,
         )
-        return {
-            split: transfer.accuracy(classifier, *sentences[split])
-            for split in ("tuning", "validation")
-        }
+        return _measured(classifier, sentences)
 
     return experiment.remember(QUESTION, settings, compute)
+
+
+def _measured(classifier, sentences):
+    logits = {
+        split: transfer.predict(classifier, sentences[split][0])
+        for split in ("tuning", "validation")
+    }
+    return {
+        split: transfer.accuracy(of_split, sentences[split][1])
+        for split, of_split in logits.items()
+    } | {"logits": logits["validation"].tolist()}
 
 
 def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options):
@@ -167,8 +181,8 @@ def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options)
         **options: `decoder`, see `build_denoiser`, and `epochs` of the linear probe.
 
     Returns:
-        Dict: accuracy of a linear probe on "tuning" and "validation", and the `loss`
-        at the end of pre-training.
+        Dict: as of `transferred`, for a linear probe, and the `loss` at the end of
+        pre-training.
     """
     decoder = options.get("decoder", "parallel")
     settings = {"noise": noise, "rows": len(rows), "steps": steps, "seed": seed}
@@ -192,12 +206,10 @@ def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options)
             sentences["train"],
             sentences["tuning"],
             epochs=options.get("epochs", 3),
+            learning_rate=HEAD_RATES["linear", True],
             seed=seed,
         )
-        return {
-            split: transfer.accuracy(classifier, *sentences[split])
-            for split in ("tuning", "validation")
-        } | {"loss": history["loss"][-1]}
+        return _measured(classifier, sentences) | {"loss": history["loss"][-1]}
 
     return experiment.remember(QUESTION, settings | options, compute)
 

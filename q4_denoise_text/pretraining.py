@@ -88,7 +88,9 @@ class Buckets:
             number, skipped = number + 1, 0
 
 
-def denoising_batches(buckets, *, noise=NOISE, seed=0, first=0, decoder="parallel"):
+def denoising_batches(
+    buckets, *, noise=NOISE, seed=0, first=0, decoder="parallel", share=PREDICTED
+):
     """Makes endless training data for a denoiser; order and noise follow the seed.
 
     Args:
@@ -98,6 +100,7 @@ def denoising_batches(buckets, *, noise=NOISE, seed=0, first=0, decoder="paralle
         first: int, the step to begin with: a run that resumes goes on with the data
             that it would have had.
         decoder: that of the denoiser, see `build_denoiser`.
+        share: see `denoising_example`.
 
     Returns:
         `tf.data.Dataset` of `(inputs, targets, weights)`, see `denoising_example`.
@@ -107,7 +110,7 @@ def denoising_batches(buckets, *, noise=NOISE, seed=0, first=0, decoder="paralle
         lambda: buckets.steps(seed, first), output_signature=signature
     )
     dataset = dataset.map(
-        lambda ids, step: denoising_example(ids, (seed, step), noise, decoder),
+        lambda ids, step: denoising_example(ids, (seed, step), noise, decoder, share),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     return dataset.prefetch(tf.data.AUTOTUNE)

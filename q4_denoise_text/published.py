@@ -19,7 +19,7 @@ from q4_denoise_text.corpus import (
     tokenize,
 )
 from q4_denoise_text.denoise_text import build_denoiser
-from q4_denoise_text.pretraining import pretrain
+from q4_denoise_text.pretraining import Buckets, pretrain
 
 QUESTION = "q4_denoise_text"
 FOLDER = Path(__file__).parent / "results"
@@ -27,7 +27,7 @@ WEIGHTS = FOLDER / "denoiser.weights.h5"
 VOCABULARY = FOLDER / "vocabulary.txt"
 RECORD = FOLDER / "pretraining.json"
 BUILD = experiment.ROOT / "build" / QUESTION
-EPOCHS = 40
+EPOCHS, STEPS = 46, 500
 SAMPLE = 60_000  # passages that the vocabulary is learned from
 
 
@@ -90,6 +90,7 @@ def main():
         train,
         folder=BUILD / "pretraining",
         epochs=EPOCHS,
+        steps=STEPS,
         verbose=2,
     )
     denoiser.save_weights(WEIGHTS)
@@ -99,7 +100,9 @@ def main():
         "data": corpus.name,
         "versions": experiment.versions(),
         "passages": len(train),
-        "tokens": int(sum(map(len, train))),
+        "tokens": sum(map(len, train)),
+        "lengths": np.bincount([len(row) for row in train]).tolist(),
+        "tokens_of_epoch": round(STEPS * sum(map(len, train)) / len(Buckets(train))),
         "history": history,
     }
     RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

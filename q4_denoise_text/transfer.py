@@ -4,9 +4,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from q4_denoise_text.corpus import MAX_LENGTH
 from q4_denoise_text.denoise_text import FineTuning
 from q4_denoise_text.noise import corrupt
 from q4_denoise_text.pretraining import LENGTHS
+from q4_denoise_text.restoration import pad_rows
 
 BATCH = 64
 
@@ -124,6 +126,12 @@ def train_classifier(
     return history.history
 
 
-def accuracy(classifier, rows, labels):
-    """Returns the share of sentences that a classifier gets right."""
-    return classifier.evaluate(labelled_batches(rows, labels), verbose=0)[1]
+def predict(classifier, rows):
+    """Returns the logits of sentences, an array `(len(rows),)`."""
+    token_ids = pad_rows(rows, MAX_LENGTH)
+    return classifier.predict(token_ids, batch_size=BATCH, verbose=0)[:, 0]
+
+
+def accuracy(logits, labels):
+    """Returns the share of logits whose sign is that of their label."""
+    return float(np.mean((logits > 0) == (np.asarray(labels) == 1)))

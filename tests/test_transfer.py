@@ -136,7 +136,8 @@ def test_a_classifier_learns_what_a_word_decides(head):
     )
     assert max(history["val_accuracy"]) > 0.95
     # The best epoch's weights are kept.
-    kept = transfer.accuracy(classifier, *labelled(60, seed=1))
+    rows, labels = labelled(60, seed=1)
+    kept = transfer.accuracy(transfer.predict(classifier, rows), labels)
     assert kept == pytest.approx(max(history["val_accuracy"]))
 
 
