@@ -5,6 +5,9 @@ from unicodedata import combining, normalize
 import numpy as np
 import pytest
 
+from common.data import Split, TextData
+from common.prepared import NotPreparedError, prepared_builder, read_texts
+from q4_denoise_text import corpus
 from q4_denoise_text.corpus import (
     MAX_LENGTH,
     SPECIAL_TOKENS,
@@ -362,3 +365,116 @@ def test_training_texts_have_no_unknown_tokens_and_other_characters_are(vocabula
 
 def test_a_vocabulary_depends_on_its_texts_alone(vocabulary):
     assert learn_vocabulary(TRAINING, size=85) == vocabulary
+
+
+# -- The corpus ----------------------------------------------------------------------
+
+
+class FakeSet:
+    """A prepared set of texts, as `read_texts` is handed it."""
+
+    def __init__(self, **splits):
+        self.splits = splits
+
+
+def fake_corpus(monkeypatch, imdb, sst2, held_out=1, words=(3, 8)):
+    monkeypatch.setattr(corpus, "HELD_OUT", held_out)
+    sets = {"imdb_reviews/plain_text": imdb, "glue/sst2": sst2}
+    monkeypatch.setattr(corpus, "prepared_builder", lambda name, *wanted: sets[name])
+    monkeypatch.setattr(
+        corpus, "read_texts", lambda builder, split, key: (builder.splits[split], None)
+    )
+    return corpus.load_corpus("tfds", words=words)
+
+
+def numbered_reviews(count):
+    return [
+        " ".join(f"Sentence {i} of review {n} is here." for i in range(4))
+        for n in range(count)
+    ]
+
+
+def test_reviews_are_held_out_whole_and_taken_once(monkeypatch):
+    reviews = numbered_reviews(8)
+    imdb = FakeSet(train=reviews[:5], unsupervised=reviews[4:])
+    found = fake_corpus(monkeypatch, imdb, FakeSet(validation=[], test=[]))
+    assert len(found.held_out) == 4  # the sentences of one review
+    everything = [*found.train, *found.held_out]
+    assert sorted(everything) == sorted(s for r in reviews for s in split_up(r))
+    numbers = [{s.split()[4] for s in part} for part in found[1:]]
+    assert numbers[0].isdisjoint(numbers[1])
+
+
+def split_up(review):
+    return [f"{sentence}." for sentence in review.rstrip(".").split(". ")]
+
+
+def test_what_sst2_judges_is_left_out(monkeypatch):
+    reviews = numbered_reviews(6)
+    sst2 = FakeSet(validation=["sentence 2 of review 3 is here ."], test=["Nowhere"])
+    imdb = FakeSet(train=reviews, unsupervised=[])
+    found = fake_corpus(monkeypatch, imdb, sst2)
+    everything = [*found.train, *found.held_out]
+    assert len(everything) == 4 * 6 - 1
+    assert "Sentence 2 of review 3 is here." not in everything
+
+
+def test_held_out_passages_do_not_occur_in_training(monkeypatch):
+    said = "The very same sentence is here."
+    reviews = [f"{review} {said}" for review in numbered_reviews(6)]
+    imdb = FakeSet(train=reviews, unsupervised=[])
+    found = fake_corpus(monkeypatch, imdb, FakeSet(validation=[], test=[]), 2)
+    assert [said in part for part in found[1:]].count(True) == 1
+
+
+def test_the_embedded_corpus_is_what_classifiers_may_train_and_tune_on(monkeypatch):
+    parts = [
+        Split(np.array([f"{name} is n't bad"], dtype=object), np.array([1]))
+        for name in ("train", "tuning", "validation")
+    ]
+    texts = TextData("toy", *parts)
+    monkeypatch.setattr(corpus, "load_sentences", lambda *args, **kwargs: texts)
+    found = corpus.load_corpus("embedded")
+    assert (found.train.tolist(), found.held_out.tolist()) == (
+        ["train isn't bad"],
+        ["tuning isn't bad"],
+    )
+
+
+def test_auto_falls_back_on_the_embedded_corpus(monkeypatch):
+    def missing(*args):
+        raise NotPreparedError("not prepared")
+
+    monkeypatch.setattr(corpus, "prepared_builder", missing)
+    with pytest.raises(NotPreparedError):
+        corpus.load_corpus("tfds")
+    parts = [Split(np.array(["a film"], dtype=object), np.array([1]))] * 3
+    texts = TextData("toy", *parts)
+    monkeypatch.setattr(corpus, "load_sentences", lambda *args, **kwargs: texts)
+    assert corpus.load_corpus("auto").name == "toy"
+
+
+def test_an_unknown_source_is_named():
+    with pytest.raises(ValueError, match="`source` must be .* source='imdb'"):
+        corpus.load_corpus("imdb")
+
+
+@pytest.mark.prepared
+def test_nothing_that_sst2_judges_is_in_the_real_corpus():
+    try:
+        sst2 = prepared_builder("glue/sst2", "common.data.load_sentences")
+        found = corpus.load_corpus("tfds")
+    except NotPreparedError as error:
+        pytest.skip(str(error))
+    assert len(found.train) > 400_000
+    judged = [
+        t for s in ("validation", "test") for t in read_texts(sst2, s, "sentence")[0]
+    ]
+    assert set(map(bare, judged)).isdisjoint(map(bare, found.train))
+    # Nor inside a longer passage, by its first eight words.
+    starts = {" ".join(clean(t).lower().split()[:8]) for t in judged}
+    starts = {start for start in starts if len(start.split()) == 8}
+    for passage in found.train:
+        words = passage.lower().split()
+        for i in range(len(words) - 7):
+            assert " ".join(words[i : i + 8]) not in starts
