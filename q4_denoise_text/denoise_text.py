@@ -87,7 +87,9 @@ def build_denoiser(
         vocab_size,
         max_length,
         width,
-        embeddings_initializer=_normal(),
+        # Smaller ones drown in what the blocks add: training then stands still at
+        # the frequencies of the words for several hundred steps.
+        embeddings_initializer=_normal(0.1),
         name="embedding",
     )
     block = {
@@ -297,8 +299,8 @@ class FineTuning(keras.optimizers.AdamW):
         return super().get_config() | {"slow": self.slow, "slow_rate": self.slow_rate}
 
 
-def _normal():
-    return keras.initializers.RandomNormal(stddev=0.02)
+def _normal(stddev=0.02):
+    return keras.initializers.RandomNormal(stddev=stddev)
 
 
 def _check_sizes(**sizes):
