@@ -85,11 +85,11 @@ def _imdb(imdb, sst2, words):
         for text in read_texts(imdb, split, "text")[0]
     ]
     reviews = list(dict.fromkeys(map(clean, reviews)))  # some occur twice
-    judged = {
-        bare(text)
+    judged = Judged(
+        text
         for split in ("validation", "test")
         for text in read_texts(sst2, split, "sentence")[0]
-    }
+    )
     rng = np.random.default_rng(SEED)
     order = rng.permutation(len(reviews))
     held_out, train = np.split(order, [HELD_OUT])
@@ -98,12 +98,40 @@ def _imdb(imdb, sst2, words):
         found = []
         for row in rows:
             sentences = SENTENCE_END.split(reviews[row])
-            sentences = [s for s in sentences if bare(s) not in judged]
+            sentences = [s for s in sentences if s not in judged]
             found += join_sentences(sentences, words, rng)
         new = [text for text in dict.fromkeys(found) if bare(text) not in seen]
         seen.update(map(bare, new))
         parts.append(np.array(new, dtype=object))
     return Corpus("passages of IMDB reviews", parts[1], parts[0])
+
+
+class Judged:
+    """Sentences to keep out: `in` tells whether a text is one, or holds a long one.
+
+    Args:
+        texts: strings; those of fewer than six words are only met as they are.
+    """
+
+    def __init__(self, texts):
+        self.whole, self.beginnings = set(), {}
+        for text in texts:
+            self.whole.add(bare(text))
+            words = self._words(text)
+            if len(words) >= 6:
+                self.beginnings.setdefault((*words[:6],), []).append(words)
+
+    def __contains__(self, text):
+        words = self._words(text)
+        return bare(text) in self.whole or any(
+            words[i : i + len(found)] == found
+            for i in range(len(words) - 5)
+            for found in self.beginnings.get((*words[i : i + 6],), ())
+        )
+
+    @staticmethod
+    def _words(text):
+        return re.findall(r"\w+", clean(text).lower())
 
 
 def clean(text):

@@ -419,6 +419,22 @@ def test_what_sst2_judges_is_left_out(monkeypatch):
     assert "Sentence 2 of review 3 is here." not in everything
 
 
+@pytest.mark.parametrize(
+    ("text", "kept_out"),
+    [
+        ("It's FUN!", True),
+        ("It's fun, mostly.", False),
+        ("In short, the movie makes absolutely no sense whatsoever.", True),
+        ("The movie makes, absolutely, no sense", True),
+        ("The movie makes absolutely no point", False),
+        ("The movie makes absolutely no", False),
+    ],
+)
+def test_long_sentences_are_kept_out_inside_others_too(text, kept_out):
+    judged = corpus.Judged(["it 's fun !", "the movie makes absolutely no sense ."])
+    assert (text in judged) == kept_out
+
+
 def test_held_out_passages_do_not_occur_in_training(monkeypatch):
     said = "The very same sentence is here."
     reviews = [f"{review} {said}" for review in numbered_reviews(6)]
@@ -471,10 +487,13 @@ def test_nothing_that_sst2_judges_is_in_the_real_corpus():
         t for s in ("validation", "test") for t in read_texts(sst2, s, "sentence")[0]
     ]
     assert set(map(bare, judged)).isdisjoint(map(bare, found.train))
-    # Nor inside a longer passage, by its first eight words.
-    starts = {" ".join(clean(t).lower().split()[:8]) for t in judged}
-    starts = {start for start in starts if len(start.split()) == 8}
+    # Nor inside a longer passage, which its first six words would lead to.
+    begins = {}
+    for text in judged:
+        begins.setdefault(" ".join(clean(text).lower().split()[:6]), []).append(text)
+    begins = {begin: of for begin, of in begins.items() if begin.count(" ") == 5}
     for passage in found.train:
         words = passage.lower().split()
-        for i in range(len(words) - 7):
-            assert " ".join(words[i : i + 8]) not in starts
+        for i in range(len(words) - 5):
+            for text in begins.get(" ".join(words[i : i + 6]), []):
+                assert bare(text) not in bare(passage)
