@@ -1,7 +1,7 @@
 """Pre-training tokens a second: ours, the naive way, PyTorch, and how they scale.
 
 ```
-python -m benchmarks.bench_q4          # about ten minutes
+python -m benchmarks.bench_q4
 python -m benchmarks.bench_q4 --quick  # two rounds and no scaling, into build/
 ```
 

@@ -102,29 +102,18 @@ def build_denoiser(
     }
     token_ids = keras.Input((None,), dtype="int32", name="token_ids")
     padding_mask = ops.not_equal(token_ids, PAD)  # (batch, time)
-    hidden_states = embed(token_ids)  # (batch, time, width)
-    for i in range(1, depth + 1):
-        layer = keras_nlp.layers.TransformerEncoder(**block, name=f"block_{i}")
-        hidden_states = layer(hidden_states, padding_mask=padding_mask)
-    hidden_states = keras.layers.LayerNormalization(name="norm")(hidden_states)
-    encoder = keras.Model(token_ids, hidden_states, name="encoder")
-
-    inputs = {"token_ids": keras.Input((None,), dtype="int32", name="token_ids")}
-    hidden_states = encoder(inputs["token_ids"])
-    padding_mask = ops.not_equal(inputs["token_ids"], PAD)
+    hidden_states = _build_encoder(embed, block, depth)(token_ids)
     if decoder == "parallel":
-        positions = keras.Input((None,), dtype="int32", name="positions")
-        inputs["positions"] = positions
+        second = positions = keras.Input((None,), dtype="int32", name="positions")
         layer = keras_nlp.layers.TransformerEncoder(**block, name="decoder")
         states = layer(hidden_states, padding_mask=padding_mask)
     else:
-        previous_ids = keras.Input((None,), dtype="int32", name="previous_ids")
-        inputs["previous_ids"] = previous_ids
+        second = keras.Input((None,), dtype="int32", name="previous_ids")
         sentence = keras.layers.GlobalAveragePooling1D(keepdims=True, name="sentence")
         layer = keras_nlp.layers.TransformerDecoder(**block, name="decoder")
-        states = layer(embed(previous_ids), sentence(hidden_states, mask=padding_mask))
+        states = layer(embed(second), sentence(hidden_states, mask=padding_mask))
         # The head wants positions: all of them, in order.
-        positions = ops.cumsum(ops.ones_like(previous_ids), axis=1) - 1
+        positions = ops.cumsum(ops.ones_like(second), axis=1) - 1
     states = keras.layers.LayerNormalization(name="decoder_norm")(states)
     logits = keras_nlp.layers.MaskedLMHead(
         token_embedding=embed.token_embedding,
@@ -132,7 +121,20 @@ def build_denoiser(
         kernel_initializer=_normal(),
         name="logits",
     )(states, mask_positions=positions)
+    inputs = {"token_ids": token_ids, second.name: second}
     return Denoiser(inputs, logits, arguments)
+
+
+def _build_encoder(embed, block, depth):
+    """Builds the encoder on an embedding layer; `block` are arguments of its blocks."""
+    token_ids = keras.Input((None,), dtype="int32", name="token_ids")
+    padding_mask = ops.not_equal(token_ids, PAD)  # (batch, time)
+    hidden_states = embed(token_ids)  # (batch, time, width)
+    for i in range(1, depth + 1):
+        layer = keras_nlp.layers.TransformerEncoder(**block, name=f"block_{i}")
+        hidden_states = layer(hidden_states, padding_mask=padding_mask)
+    hidden_states = keras.layers.LayerNormalization(name="norm")(hidden_states)
+    return keras.Model(token_ids, hidden_states, name="encoder")
 
 
 @keras.saving.register_keras_serializable("assignment14")

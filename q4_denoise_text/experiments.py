@@ -185,7 +185,14 @@ def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options)
         pre-training.
     """
     decoder = options.get("decoder", "parallel")
-    settings = {"noise": noise, "rows": len(rows), "steps": steps, "seed": seed}
+    settings = {
+        "noise": noise,
+        "sentences": [len(labels) for _, labels in sentences.values()],
+        "rows": len(rows),
+        "vocab_size": vocab_size,
+        "steps": steps,
+        "seed": seed,
+    }
 
     def compute():
         with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
 """The published denoiser: how it was made, and how it is loaded.
 
-`python -m q4_denoise_text.published` makes it anew, in about two and a half hours on
-two cores. It goes on where it was interrupted.
+`python -m q4_denoise_text.published` makes it anew, which takes hours without a GPU.
+It goes on where it was interrupted.
 """
 
 import hashlib
