@@ -153,8 +153,9 @@ def denoising_example(
         previous_ids = tf.concat([start, token_ids[:, :-1]], axis=1)
         inputs = {"token_ids": corrupted, "previous_ids": previous_ids}
         return inputs, token_ids, tf.cast(present, tf.float32)
-    seeds = tf.random.split(tf.cast(seed, tf.int32), 2)
-    draw = tf.random.stateless_uniform(tf.shape(token_ids), seeds[0])
+    # Not one of the draws that corrupt: the choice must not tell what happened.
+    seed = tf.random.fold_in(tf.cast(seed, tf.int32), 1)
+    draw = tf.random.stateless_uniform(tf.shape(token_ids), seed)
     draw += tf.cast(corrupted != token_ids, tf.float32)
     draw = tf.where(present, draw, -1.0)
     count = tf.cast(

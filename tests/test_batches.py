@@ -221,6 +221,19 @@ def test_corrupted_positions_come_first(seed, share):
     assert corrupted[asked_for & ~few[:, None]].all()
 
 
+@pytest.mark.parametrize("step", range(3))
+def test_the_choice_does_not_tell_what_happened_to_a_token(step):
+    ids = sentences(batch=2_000, time=20, shortest=20)
+    noise = OFF | {"shuffle_distance": 1}
+    inputs, targets, _ = example(ids, (0, step), noise=noise, share=0.1)
+    before = np.take_along_axis(
+        inputs["token_ids"], np.maximum(inputs["positions"] - 1, 0), axis=1
+    )
+    corrupted = np.take_along_axis(inputs["token_ids"], inputs["positions"], axis=1)
+    moved_left = (before == targets)[corrupted != targets].mean()
+    assert abs(moved_left - 0.5) < 0.05
+
+
 @each_seed
 def test_padding_comes_last(seed):
     ids = sentences(seed)
