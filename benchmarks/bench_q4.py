@@ -5,10 +5,10 @@ python -m benchmarks.bench_q4
 python -m benchmarks.bench_q4 --quick  # two rounds and no scaling, into build/
 ```
 
-The denoiser of question 4 trains on the CPU on random tokens in passages as long as
+The denoiser of question 4 trains on the CPU on random tokens in sentences as long as
 those that it was pre-trained on. "Ours" is what `pretrain` does: batches of similar
-length, the softmax at a third of the positions, under `fit`. "Naive" is the same
-model on the same passages padded to one length, with the softmax everywhere. PyTorch
+length, the softmax at half of the positions, under `fit`. "Naive" is the same
+model on the same sentences padded to one length, with the softmax everywhere. PyTorch
 (optional: `pip install torch`) runs the usual loop over the same layers on our
 batches, which it is handed ready-made. What counts are real tokens, without padding.
 """
@@ -49,8 +49,8 @@ SCALES = {
 
 
 def measure(plan):
-    """Times a pass over the passages in turns, then ours at other sizes."""
-    rows = passages(plan["batches"])
+    """Times a pass over the sentences in turns, then ours at other sizes."""
+    rows = sentences(plan["batches"])
     runs = {name: contestant(name, rows) for name in NAMES}
     seconds = timing.time_in_turns(runs, "a pass", plan["rounds"])
     results = {"tokens": sum(map(len, rows))} | reduce(seconds, rows)
@@ -66,7 +66,7 @@ def measure(plan):
     return results
 
 
-def passages(batches, length=None):
+def sentences(batches, length=None):
     """Makes the work: rows of random ids that fill so many of our batches.
 
     Args:
@@ -130,7 +130,7 @@ def scaled(width=128, length=32, tokens=TOKENS, batches=8):
     keras.utils.set_random_seed(0)
     denoiser = build_denoiser(VOCAB_SIZE, width=width)
     compile_denoiser(denoiser, steps=STEPS)
-    rows = passages(batches * tokens // TOKENS + 1, length)
+    rows = sentences(batches * tokens // TOKENS + 1, length)
     data = denoising_batches(Buckets(rows, tokens=tokens))
     timing.fit_steps(denoiser, data, 2)
     return tokens / float(np.median(timing.fit_steps(denoiser, data, batches)))

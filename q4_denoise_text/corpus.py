@@ -1,8 +1,7 @@
-"""What the denoiser learns from: passages of film reviews, as token ids.
+"""What the denoiser learns from: sentences of film reviews, as token ids.
 
-IMDB's training and unsupervised reviews are cut into passages of a few consecutive
-sentences, since the words around a gap often tell less than the sentence before it.
-Labels are never read. Whatever text SST-2 is judged on is left out.
+IMDB's training and unsupervised reviews are cut into sentences, or into passages of a
+few of them. Labels are never read. Whatever text SST-2 is judged on is left out.
 """
 
 import html
@@ -20,7 +19,6 @@ from common.prepared import NotPreparedError, prepared_builder, read_texts
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[MASK]", "[START]", "[END]"]
 PAD, UNKNOWN, MASK, START, END = range(len(SPECIAL_TOKENS))
 MAX_LENGTH = 64  # tokens
-WORDS = (6, 48)  # of a passage: the most is drawn anew for each
 HELD_OUT = 1_000  # reviews
 SEED = 14
 TREEBANK = {"-lrb-": "(", "-rrb-": ")", " n't": "n't", "``": '"', "''": '"', r"\/": "/"}
@@ -29,15 +27,15 @@ SENTENCE_END = re.compile(r"(?<=[.!?])[\"')\]]*\s+")
 
 
 class Corpus(NamedTuple):
-    """Unlabelled passages, `(n,)` objects of type `str`, under a name."""
+    """Unlabelled sentences, `(n,)` objects of type `str`, under a name."""
 
     name: str
     train: np.ndarray
     held_out: np.ndarray
 
 
-def load_corpus(source="auto", *, data_dir=None, download=False, words=WORDS):
-    """Loads passages to train a denoiser on, and others to judge it on.
+def load_corpus(source="auto", *, data_dir=None, download=False, words=(1, 1)):
+    """Loads sentences to train a denoiser on, and others to judge it on.
 
     Args:
         source: "tfds" for the 75,000 IMDB reviews that are not test reviews,
@@ -45,11 +43,11 @@ def load_corpus(source="auto", *, data_dir=None, download=False, words=WORDS):
             trains on, or "auto" for IMDB where it is prepared and those elsewhere.
         data_dir: str or path, folder of tensorflow-datasets, see `load_sentences`.
         download: bool, whether to download IMDB and SST-2 where they are missing.
-        words: pair of ints, the range of the longest a passage may get by adding
-            another sentence; `(1, 1)` gives single sentences.
+        words: pair of ints; `(1, 1)` gives single sentences, a larger range passages
+            of consecutive ones, see `join_sentences`.
 
     Returns:
-        A `Corpus`. Passages are distinct, and reviews are held out whole.
+        A `Corpus`. Sentences are distinct, and reviews are held out whole.
 
     Raises:
         ValueError: If `source` is unknown.
@@ -103,7 +101,8 @@ def _imdb(imdb, sst2, words):
         new = [text for text in dict.fromkeys(found) if bare(text) not in seen]
         seen.update(map(bare, new))
         parts.append(np.array(new, dtype=object))
-    return Corpus("passages of IMDB reviews", parts[1], parts[0])
+    name = "sentences" if words == (1, 1) else "passages"
+    return Corpus(f"{name} of IMDB reviews", parts[1], parts[0])
 
 
 class Judged:

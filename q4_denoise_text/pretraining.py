@@ -13,7 +13,7 @@ from q4_denoise_text.noise import corrupt
 NOISE = {"mask_rate": 0.2, "replace_rate": 0.05, "shuffle_distance": 1}
 LENGTHS = (8, 16, 24, 32, 48, MAX_LENGTH)  # of a batch, in tokens
 TOKENS = 4_096  # of a batch, padding included
-PREDICTED = 0.35  # share of the positions that are predicted
+PREDICTED = 0.5  # share of the positions that are predicted
 
 
 class Buckets:
@@ -167,7 +167,7 @@ def denoising_example(
     return {"token_ids": corrupted, "positions": positions}, targets, weights
 
 
-def compile_denoiser(denoiser, *, steps, learning_rate=1e-3, jit_compile=True):
+def compile_denoiser(denoiser, *, steps, learning_rate=1.5e-3, jit_compile=True):
     """Compiles a denoiser with AdamW, a short warm-up and a cosine down to 0.
 
     Args:
@@ -203,7 +203,7 @@ def pretrain(
     noise=NOISE,
     decoder="parallel",
     tokens=TOKENS,
-    learning_rate=1e-3,
+    learning_rate=1.5e-3,
     jit_compile=True,
     verbose=0,
 ):

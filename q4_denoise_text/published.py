@@ -27,8 +27,8 @@ WEIGHTS = FOLDER / "denoiser.weights.h5"
 VOCABULARY = FOLDER / "vocabulary.txt"
 RECORD = FOLDER / "pretraining.json"
 BUILD = experiment.ROOT / "build" / QUESTION
-EPOCHS, STEPS = 46, 500
-SAMPLE = 60_000  # passages that the vocabulary is learned from
+EPOCHS, STEPS = 34, 500
+SAMPLE = 60_000  # sentences that the vocabulary is learned from
 
 
 def load_published():
@@ -99,7 +99,7 @@ def main():
         "sha256": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
         "data": corpus.name,
         "versions": experiment.versions(),
-        "passages": len(train),
+        "sentences": len(train),
         "tokens": sum(map(len, train)),
         "lengths": np.bincount([len(row) for row in train]).tolist(),
         "tokens_of_epoch": round(STEPS * sum(map(len, train)) / len(Buckets(train))),

@@ -35,14 +35,14 @@ def results(request):
 
 
 def test_the_passages_fill_whole_batches(record):
-    rows = bench_q4.passages(6)
+    rows = bench_q4.sentences(6)
     sizes = np.array([len(row) for row in rows])
     assert 4 <= sizes.min() and sizes.max() <= LENGTHS[-1]
     bucket = np.searchsorted(LENGTHS, sizes)
     for i, count in enumerate(np.bincount(bucket, minlength=len(LENGTHS))):
         assert count % (TOKENS // LENGTHS[i]) == 0
     assert len(Buckets(rows)) > 0
-    assert {len(row) for row in bench_q4.passages(2, length=16)} == {16}
+    assert {len(row) for row in bench_q4.sentences(2, length=16)} == {16}
 
 
 def test_ratios_are_taken_within_a_round(results):
