@@ -27,6 +27,22 @@ NOISES = {
     "word order": {"mask_rate": 0.0, "replace_rate": 0.0, "shuffle_distance": 3},
     "all three": pretraining.NOISE,
 }
+# What is compared in short pre-trainings: noise and decoder.
+OBJECTIVES = {kind: (noise, "parallel") for kind, noise in NOISES.items()} | {
+    "all three, twice as much": (
+        {"mask_rate": 0.4, "replace_rate": 0.1, "shuffle_distance": 3},
+        "parallel",
+    ),
+    "deletion, word by word": (
+        {
+            "mask_rate": 0.0,
+            "replace_rate": 0.0,
+            "shuffle_distance": 0,
+            "delete_rate": 0.6,
+        },
+        "autoregressive",
+    ),
+}
 # How an encoder is used: whether it is pre-trained, and whether it stays frozen.
 ENCODERS = {
     "random, frozen": (False, True),
@@ -69,10 +85,11 @@ def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
     keras.utils.set_random_seed(seed)
     denoiser = build_denoiser(vocab_size, **size)
     pretraining.compile_denoiser(denoiser, steps=steps, learning_rate=learning_rate)
-    token_ids = restoration.pad_rows(rows, pretraining.LENGTHS[-1])
-    data = pretraining.denoising_batches(
-        pretraining.Buckets(list(token_ids), tokens=token_ids.size), seed=seed
+    token_ids = restoration.pad_rows(rows)
+    buckets = pretraining.Buckets(
+        rows, lengths=(token_ids.shape[1],), tokens=token_ids.size
     )
+    data = pretraining.denoising_batches(buckets, seed=seed)
     history = denoiser.fit(
         data, epochs=10, steps_per_epoch=steps // 10, shuffle=False, verbose=0
     )
@@ -168,30 +185,35 @@ def _measured(classifier, sentences):
     } | {"logits": logits["validation"].tolist()}
 
 
-def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options):
-    """Pre-trains shortly with some noise, then reads sentiment from the encoder.
+def objective_matters(
+    objective, sentences, rows, vocab_size, *, steps, seed, epochs=3, tokens=2_048
+):
+    """Pre-trains shortly for some objective, then reads sentiment from the encoder.
 
     Args:
-        noise: dict, arguments of `corrupt`.
+        objective: key of `OBJECTIVES`.
         sentences: from `encode_sentences`.
         rows: list of int arrays, the text to pre-train on.
         vocab_size: int.
         steps: int, of pre-training.
         seed: int, of everything.
-        **options: `decoder`, see `build_denoiser`, and `epochs` of the linear probe.
+        epochs: int, of the linear probe.
+        tokens: int, in a batch of pre-training.
 
     Returns:
         Dict: as of `transferred`, for a linear probe, and the `loss` at the end of
         pre-training.
     """
-    decoder = options.get("decoder", "parallel")
+    noise, decoder = OBJECTIVES[objective]
     settings = {
-        "noise": noise,
+        "objective": OBJECTIVES[objective],
         "sentences": [len(labels) for _, labels in sentences.values()],
         "rows": len(rows),
         "vocab_size": vocab_size,
         "steps": steps,
         "seed": seed,
+        "epochs": epochs,
+        "tokens": tokens,
     }
 
     def compute():
@@ -205,6 +227,7 @@ def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options)
                 seed=seed,
                 noise=noise,
                 decoder=decoder,
+                tokens=tokens,
             )
         encoder = denoiser.get_layer("encoder")
         classifier = build_classifier(encoder, head="linear")
@@ -212,13 +235,13 @@ def noise_matters(noise, sentences, rows, vocab_size, *, steps, seed, **options)
             classifier,
             sentences["train"],
             sentences["tuning"],
-            epochs=options.get("epochs", 3),
+            epochs=epochs,
             learning_rate=HEAD_RATES["linear", True],
             seed=seed,
         )
         return _measured(classifier, sentences) | {"loss": history["loss"][-1]}
 
-    return experiment.remember(QUESTION, settings | options, compute)
+    return experiment.remember(QUESTION, settings, compute)
 
 
 def bag_of_words(texts, share=1.0, seed=0):
