@@ -62,6 +62,23 @@ def plot_pretraining(history, tokens_per_epoch):
     return figure
 
 
+def plot_probes(probes, tokens_per_epoch):
+    """Draws what a linear head reads from the encoder as pre-training goes on.
+
+    Args:
+        probes: dict with `epochs`, a list of ints, and `accuracy`, a list of lists of
+            accuracies, one list for each of them.
+        tokens_per_epoch: float, the real tokens of an epoch.
+    """
+    figure, axes = plt.subplots()
+    tokens = np.multiply(probes["epochs"], tokens_per_epoch / 1e6)
+    accuracy = 100 * np.array(probes["accuracy"])  # (epochs, seeds)
+    spread = accuracy.std(axis=1, ddof=1)
+    axes.errorbar(tokens, accuracy.mean(axis=1), spread, marker="o", capsize=3)
+    axes.set(xlabel="tokens read (millions)", ylabel="accuracy of a linear head (%)")
+    return figure
+
+
 def plot_overfit(losses, steps):
     """Draws the loss on a few sentences that are learned by heart."""
     figure, axes = plt.subplots()
