@@ -133,7 +133,10 @@ def main():
         steps=STEPS,
         verbose=2,
     )
-    denoiser.save_weights(WEIGHTS)
+    # A model without an optimizer, whose state would be saved as well.
+    published = build_denoiser(**denoiser.get_config())
+    published.set_weights(denoiser.get_weights())
+    published.save_weights(WEIGHTS)
     record = {
         "command": "python -m q4_denoise_text.published",
         "sha256": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
