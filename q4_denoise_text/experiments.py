@@ -99,25 +99,6 @@ def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
     return denoiser, history.history["loss"], scores
 
 
-def restored(denoiser, token_ids, noises):
-    """Measures restoration under several kinds of noise.
-
-    Args:
-        denoiser: from `build_denoiser`.
-        token_ids: int array `(n, time)`, sentences it has not seen.
-        noises: dict from a label to arguments of `corrupt`.
-
-    Returns:
-        Dict from the label to `restoration.restoration_scores`.
-    """
-    found = {}
-    for label, noise in noises.items():
-        corrupted = restoration.corrupted_copy(token_ids, noise)
-        scores = restoration.restore(denoiser, corrupted)
-        found[label] = restoration.restoration_scores(token_ids, corrupted, scores)
-    return found
-
-
 def transferred(
     use, head, sentences, denoiser, weights, *, epochs, seed, share=1.0, layer=-1
 ):

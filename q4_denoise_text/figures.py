@@ -216,6 +216,25 @@ def accuracy_table(found):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def list_samples(tokenizer, original, corrupted, restored):
+    """Lists sentences as Markdown: corrupted, restored, and the original in brackets.
+
+    Args:
+        tokenizer: see `corpus.make_tokenizer`.
+        original: int array `(n, time)`.
+        corrupted: int array of the same shape.
+        restored: int array of the same shape.
+    """
+    lines = []
+    for right, before, after in zip(original, corrupted, restored, strict=True):
+        lines.append(
+            f"- {mark_changes(tokenizer, right, before)}<br>→ "
+            f"{mark_changes(tokenizer, right, after)}<br>"
+            f"({mark_changes(tokenizer, right, right)})"
+        )
+    return "\n".join(lines)
+
+
 def mark_changes(tokenizer, original, other):
     """Returns a sentence as text, every token that differs from the original bold.
 

@@ -3,7 +3,6 @@
 import keras
 import keras_nlp
 import numpy as np
-from keras import ops
 
 from q4_denoise_text.corpus import MASK, PAD, SPECIAL_TOKENS
 from q4_denoise_text.noise import corrupt
@@ -31,12 +30,17 @@ def restore(denoiser, corrupted, batch=64):
     Returns:
         int32 array `(n, time)`, 0 where `corrupted` is.
     """
-    best = keras.Model(denoiser.inputs, ops.argmax(denoiser.output, axis=-1))
-    positions = np.tile(
-        np.arange(corrupted.shape[1], dtype="int32"), (len(corrupted), 1)
-    )
-    inputs = {"token_ids": corrupted, "positions": positions}
-    restored = best.predict(inputs, batch_size=batch, verbose=0).astype("int32")
+    restored = np.empty_like(corrupted)
+    for start in range(0, len(corrupted), batch):
+        token_ids = corrupted[start : start + batch]
+        positions = np.broadcast_to(
+            np.arange(token_ids.shape[1], dtype="int32"), token_ids.shape
+        )
+        # Not `predict`, which would keep the logits of all batches.
+        logits = denoiser.predict_on_batch(
+            {"token_ids": token_ids, "positions": positions}
+        )
+        restored[start : start + batch] = logits.argmax(axis=-1)
     return np.where(corrupted == PAD, PAD, restored)
 
 
@@ -64,6 +68,54 @@ def restoration_scores(original, corrupted, restored):
         "error_reduction": float(1 - errors / wrong_before.sum()),
         "sentences": float(np.all(right | ~present, axis=1).mean()),
     }
+
+
+def restored_by_rate(denoiser, token_ids, rates, distances=(1, 2, 4, 8)):
+    """Measures restoration under one kind of noise at a time, more and more of it.
+
+    Args:
+        denoiser: from `build_denoiser`, with a parallel decoder.
+        token_ids: int array `(n, time)`, sentences it has not seen.
+        rates: list of floats, of tokens that are masked, or replaced.
+        distances: ints, how far words are moved.
+
+    Returns:
+        Dict from the kind to `(corrupted, scores)`: the share of the tokens that the
+        noise changed and `restoration_scores`, a list of each.
+    """
+    off = {"mask_rate": 0.0, "replace_rate": 0.0, "shuffle_distance": 0}
+    kinds = {
+        "masks": [off | {"mask_rate": rate} for rate in rates],
+        "other words": [off | {"replace_rate": rate} for rate in rates],
+        "word order": [off | {"shuffle_distance": far} for far in distances],
+    }
+    found = {}
+    for kind, noises in kinds.items():
+        shares, scores = [], []
+        for noise in noises:
+            corrupted = corrupted_copy(token_ids, noise)
+            shares.append(float(np.mean((corrupted != token_ids)[token_ids != PAD])))
+            restored = restore(denoiser, corrupted)
+            scores.append(restoration_scores(token_ids, corrupted, restored))
+        found[kind] = shares, scores
+    return found
+
+
+def best_and_worst(original, corrupted, restored, *, count=3, longest=24):
+    """Returns row numbers: of the sentences mended best, then of those mended worst.
+
+    Args:
+        original: int array `(n, time)`.
+        corrupted: int array of the same shape.
+        restored: int array of the same shape.
+        count: int, of each.
+        longest: int, in tokens.
+    """
+    short = np.flatnonzero(np.sum(original != PAD, axis=1) <= longest)
+    before = np.sum(corrupted != original, axis=1)[short]
+    after = np.sum(restored != original, axis=1)[short]
+    best = short[np.argsort(after - before, kind="stable")][:count]
+    return best, short[np.argsort(-after, kind="stable")][:count]
 
 
 def word_error_rate(tokenizer, original, other):

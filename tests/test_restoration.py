@@ -48,6 +48,38 @@ def test_restored_tokens_are_the_most_likely_ones_and_padding_stays():
     np.testing.assert_array_equal(found, expected)
 
 
+def test_noise_grows_with_its_rate_and_is_of_one_kind():
+    denoiser = build_denoiser(60, width=8, depth=1, heads=2, max_length=16)
+    token_ids = np.random.default_rng(0).permuted(
+        np.tile(np.arange(5, 60, dtype="int32"), (200, 1)), axis=1
+    )[:, :16]
+    found = restoration.restored_by_rate(denoiser, token_ids, [0.1, 0.4])
+    assert list(found) == ["masks", "other words", "word order"]
+    assert found["masks"][0] == pytest.approx([0.1, 0.4], abs=0.03)
+    # Now and then a word is replaced by itself.
+    assert found["other words"][0] == pytest.approx([0.1, 0.4], abs=0.04)
+    assert found["word order"][0] == sorted(found["word order"][0])
+    for shares, scores in found.values():
+        assert len(shares) == len(scores)
+
+
+def test_the_best_and_the_worst_are_found():
+    original = np.full((5, 4), A, "int32")
+    original[4] = 0, 0, 0, 0
+    original[4, :3] = A
+    corrupted, restored = original.copy(), original.copy()
+    corrupted[1, :3] = MASK  # all mended
+    corrupted[2, :2] = restored[2, :2] = MASK  # nothing mended
+    corrupted[3, 0] = restored[3, 1] = MASK  # one mended, one spoilt
+    best, worst = restoration.best_and_worst(original, corrupted, restored, count=1)
+    assert best.tolist() == [1]
+    assert worst.tolist() == [2]
+    _, worst = restoration.best_and_worst(
+        original, corrupted, restored, count=1, longest=3
+    )
+    assert worst.tolist() == [4]
+
+
 def test_word_errors_are_counted_in_words():
     tokenizer = corpus.make_tokenizer(VOCABULARY)
     original = np.array([[A, GOOD, FILM, STOP, 0], [BAD, LY, A, FILM, 0]])
