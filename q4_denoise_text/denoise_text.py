@@ -187,7 +187,7 @@ def build_classifier(
     *,
     frozen=True,
     head="attention",
-    layer=-1,
+    layer=None,
     units=256,
     dropout=0.3,
     name=None,
@@ -198,11 +198,12 @@ def build_classifier(
         encoder: from `build_denoiser(...).get_layer("encoder")`; it is left alone.
         frozen: bool, whether the copy's weights stay as they are. False is for
             fine-tuning, with a lower rate for the encoder (`FineTuning`).
-        head: "linear", one weight for each number of the states of a layer,
+        head: "linear", one weight for each number of the states of all layers,
             averaged over the sentence; or "attention", a learned mix of all layers
             (Peters et al. 2018), a hidden layer, and a weighted average over the
             sentence for each of four attention heads.
-        layer: int, the layer that the head "linear" reads; 0 is the embeddings.
+        layer: int, the only layer that the head "linear" reads; 0 is the embeddings,
+            None all of them.
         units: int, of the hidden layer of the head "attention".
         dropout: float in [0, 1), of the head, and, unless frozen, a third of it in the
             encoder.
@@ -224,8 +225,12 @@ def build_classifier(
     padding_mask = ops.not_equal(token_ids, PAD)  # (batch, time)
     states = layers(token_ids)  # a list of (batch, time, width)
     if head == "linear":
+        if layer is None:
+            states = ops.concatenate(states, axis=-1)
+        else:
+            states = states[layer]
         pool = keras.layers.GlobalAveragePooling1D(name="mean")
-        features = pool(states[layer], mask=padding_mask)  # (batch, width)
+        features = pool(states, mask=padding_mask)  # (batch, layers * width)
     else:
         states = [keras.layers.LayerNormalization()(layer) for layer in states]
         states = LayerMix(name="mix")(states)

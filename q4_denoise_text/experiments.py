@@ -50,6 +50,15 @@ ENCODERS = {
     "denoiser, fine-tuned": (True, False),
     "from scratch": (False, False),
 }
+# The published results of transfer: how the encoder is used, and the head.
+METRICS = {
+    "sst2_random_frozen_linear": ("random, frozen", "linear"),
+    "sst2_random_frozen_attention": ("random, frozen", "attention"),
+    "sst2_frozen_linear": ("denoiser, frozen", "linear"),
+    "sst2_frozen_attention": ("denoiser, frozen", "attention"),
+    "sst2_finetuned": ("denoiser, fine-tuned", "attention"),
+    "sst2_scratch": ("from scratch", "attention"),
+}
 # Highest learning rates of heads: one weight a feature can take larger steps, as long
 # as nothing else moves.
 HEAD_RATES = {("linear", True): 1e-2}
@@ -100,7 +109,7 @@ def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
 
 
 def transferred(
-    use, head, sentences, denoiser, weights, *, epochs, seed, share=1.0, layer=-1
+    use, head, sentences, denoiser, weights, *, epochs, seed, share=1.0, layer=None
 ):
     """Trains a classifier on an encoder and measures it.
 
@@ -167,7 +176,7 @@ def _measured(classifier, sentences):
 
 
 def objective_matters(
-    objective, sentences, rows, vocab_size, *, steps, seed, epochs=3, tokens=2_048
+    objective, sentences, rows, vocab_size, *, seed, steps=1_500, longest=24, epochs=3
 ):
     """Pre-trains shortly for some objective, then reads sentiment from the encoder.
 
@@ -176,10 +185,10 @@ def objective_matters(
         sentences: from `encode_sentences`.
         rows: list of int arrays, the text to pre-train on.
         vocab_size: int.
-        steps: int, of pre-training.
         seed: int, of everything.
+        steps: int, of pre-training, with half as many tokens in a batch as usual.
+        longest: int, the longest rows used, in tokens.
         epochs: int, of the linear probe.
-        tokens: int, in a batch of pre-training.
 
     Returns:
         Dict: as of `transferred`, for a linear probe, and the `loss` at the end of
@@ -189,26 +198,25 @@ def objective_matters(
     settings = {
         "objective": OBJECTIVES[objective],
         "sentences": [len(labels) for _, labels in sentences.values()],
-        "rows": len(rows),
+        "rows": [len(rows), longest],
         "vocab_size": vocab_size,
         "steps": steps,
         "seed": seed,
         "epochs": epochs,
-        "tokens": tokens,
     }
 
     def compute():
         with tempfile.TemporaryDirectory() as folder:
             denoiser, history = pretraining.pretrain(
                 lambda: build_denoiser(vocab_size, decoder=decoder),
-                rows,
+                [row for row in rows if len(row) <= longest],
                 folder=Path(folder),
                 epochs=5,
                 steps=steps // 5,
                 seed=seed,
                 noise=noise,
                 decoder=decoder,
-                tokens=tokens,
+                tokens=pretraining.TOKENS // 2,
             )
         encoder = denoiser.get_layer("encoder")
         classifier = build_classifier(encoder, head="linear")

@@ -197,12 +197,14 @@ def test_more_padding_changes_no_classification(head, frozen):
     np.testing.assert_allclose(long, short, atol=1e-5)
 
 
-def test_the_linear_head_is_a_dot_product_with_the_mean_state_of_a_layer():
+@pytest.mark.parametrize("layer", [None, 1])
+def test_the_linear_head_is_a_dot_product_with_mean_states(layer):
     encoder, token_ids = small_denoiser().get_layer("encoder"), sentences()
-    classifier = build_classifier(encoder, head="linear", layer=1)
-    layer = denoise_text.hidden_layers(encoder)(token_ids)[1].numpy()
+    classifier = build_classifier(encoder, head="linear", layer=layer)
+    states = denoise_text.hidden_layers(encoder)(token_ids)
+    states = np.concatenate(states, axis=-1) if layer is None else states[layer].numpy()
     present = (token_ids > 0)[..., None]
-    mean = (layer * present).sum(1) / present.sum(1)
+    mean = (states * present).sum(1) / present.sum(1)
     kernel, bias = (w.numpy() for w in classifier.get_layer("logits").weights)
     np.testing.assert_allclose(classifier(token_ids), mean @ kernel + bias, atol=1e-5)
 
