@@ -1,0 +1,64 @@
+"""Fills texts from the results, so that no figure in them is typed.
+
+A text is a Jinja template. Every question is a name with its metrics, and a filter
+says how one is shown: `{{ q1_tbptt.dev_accuracy_lstm | percent }}`.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import jinja2
+
+from tools import readme_table
+from tools.readme_table import ERROR, NUMBER, PERCENT
+
+ROOT = Path(__file__).resolve().parents[1]
+# As in the result table, but the mean alone; what names a spread shows that as well.
+FILTERS = {
+    "percent": PERCENT,
+    "number": NUMBER,
+    "error": ERROR,
+    "fold": (1, ".2f", ""),
+    "whole": (1, ",.0f", ""),
+}
+SPREADS = {"spread_percent": PERCENT, "spread_error": ERROR}
+
+
+def render(text, root=ROOT, *, isolate=False):
+    """Fills a template.
+
+    Args:
+        text: str, the template.
+        root: Folder of the questions.
+        isolate: bool, whether figures are marked as text that runs left to right, in
+            pandoc's Markdown; for a text that runs from right to left.
+
+    Returns:
+        The filled text.
+
+    Raises:
+        ValueError: If it names a metric, or a filter, that there is not.
+    """
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    for name, style in FILTERS.items():
+        environment.filters[name] = functools.partial(show_mean, style=style)
+    for name, style in SPREADS.items():
+        environment.filters[name] = functools.partial(readme_table.show, style=style)
+    if isolate:
+        environment.finalize = "[{}]{{dir=ltr}}".format
+    results = {
+        path.parents[1].name: json.loads(path.read_text("utf-8"))["metrics"]
+        for path in root.glob("q*_*/results/results.json")
+    }
+    try:
+        return environment.from_string(text).render(results)
+    except jinja2.TemplateError as error:
+        raise ValueError(f"a text cannot be filled: {error}") from error
+
+
+def show_mean(value, style):
+    """Formats a metric without its spread."""
+    return readme_table.show(value["mean"] if isinstance(value, dict) else value, style)
