@@ -25,7 +25,7 @@ FILTERS = {
 SPREADS = {"spread_percent": PERCENT, "spread_error": ERROR}
 
 
-def render(text, root=ROOT, *, isolate=False):
+def render(text, root=ROOT, *, isolate=False, **more):
     """Fills a template.
 
     Args:
@@ -33,6 +33,7 @@ def render(text, root=ROOT, *, isolate=False):
         root: Folder of the questions.
         isolate: bool, whether figures are marked as text that runs left to right, in
             pandoc's Markdown; for a text that runs from right to left.
+        **more: further names that the template may use.
 
     Returns:
         The filled text.
@@ -54,7 +55,7 @@ def render(text, root=ROOT, *, isolate=False):
         for path in root.glob("q*_*/results/results.json")
     }
     try:
-        return environment.from_string(text).render(results)
+        return environment.from_string(text).render(results | more)
     except jinja2.TemplateError as error:
         raise ValueError(f"a text cannot be filled: {error}") from error
 

@@ -1,0 +1,104 @@
+"""Builds the site: a front page, and every notebook as a page with its code folded.
+
+```
+python -m tools.site  # into build/site/, which needs no server and no network
+```
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+
+from tools import pages, readme_table
+from tools.run_notebooks import find_notebooks
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+# One figure of each question for the front page.
+FIGURES = [
+    ("q1_tbptt/results/gradient_by_token.png", "Gradient size by token, several t"),
+    ("q2_reset_cell/results/forgetting.png", "What is left of the past by cell"),
+    ("q3_inverse_ae/results/layers.png", "What the inverse of each layer leaves"),
+]
+BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\((.*?)\)")
+BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
+
+
+def write_source(folder, root=ROOT):
+    """Writes what Sphinx builds the site from.
+
+    Args:
+        folder: Path of a folder that is emptied first.
+        root: Folder of the questions.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    notebooks = find_notebooks(root=root)
+    for path in notebooks:
+        target = folder / path.relative_to(root)
+        target.parent.mkdir()
+        nbformat.write(page(nbformat.read(path, as_version=4)), target)
+    for figure, _ in FIGURES:
+        (folder / figure).parent.mkdir(exist_ok=True)
+        shutil.copy(root / figure, folder / figure)
+    table = readme_table.table(root=root)
+    for path in notebooks:
+        name = path.parent.name
+        table = table.replace(f"({name})", f"({name}/{path.name})")
+    findings = pages.render((DOCS / "findings.md").read_text("utf-8"), root)
+    index = pages.render(
+        (DOCS / "index.md").read_text("utf-8"),
+        root,
+        figures=FIGURES,
+        findings=findings.strip().split("\n\n"),
+        table=table,
+        pages=[path.relative_to(root).with_suffix("").as_posix() for path in notebooks],
+    )
+    (folder / "index.md").write_text(index, "utf-8")
+
+
+def page(notebook):
+    """Makes a notebook ready to be a page.
+
+    Args:
+        notebook: The executed `nbformat` notebook; it is changed.
+
+    Returns:
+        The same notebook. Its code is folded, the badge, an image from elsewhere, has
+        become a link, and a figure is described by the bold sentence below it.
+    """
+    notebook.cells[0].source = BADGE.sub(
+        r"[Open in Colab](\1)", notebook.cells[0].source
+    )
+    below = [*notebook.cells[1:], nbformat.v4.new_markdown_cell("")]
+    for cell, following in zip(notebook.cells, below, strict=True):
+        if cell.cell_type == "code":
+            cell.metadata["tags"] = ["hide-input"]
+            bold = BOLD.search(following.source)
+            alt = re.sub(r"[\s$\\]+", " ", bold[1]) if bold else "figure"
+            cell.metadata["mystnb"] = {"image": {"alt": alt}}
+    return notebook
+
+
+def main():
+    """Builds the site; returns the exit code."""
+    try:
+        from sphinx.cmd.build import build_main
+    except ImportError:
+        print("error: pip install -r requirements-publish.txt first", file=sys.stderr)
+        return 1
+    source, site = ROOT / "build" / "site-source", ROOT / "build" / "site"
+    shutil.rmtree(site, ignore_errors=True)
+    write_source(source)
+    options = ["-q", "-W", "--keep-going", "-d", f"{source}-cache", "-c", str(DOCS)]
+    code = build_main([*options, str(source), str(site)])
+    if code == 0:
+        print(f"the site is {site / 'index.html'}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
