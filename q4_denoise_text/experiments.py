@@ -103,7 +103,8 @@ def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
         data, epochs=10, steps_per_epoch=steps // 10, shuffle=False, verbose=0
     )
     corrupted = restoration.corrupted_copy(token_ids, seed=seed + 1)
-    restored = restoration.restore(denoiser, corrupted)
+    intact = pretraining.share_of_intact(buckets)
+    restored = restoration.restore(denoiser, corrupted, intact)
     scores = restoration.restoration_scores(token_ids, corrupted, restored)
     return denoiser, history.history["loss"], scores
 

@@ -167,6 +167,26 @@ def denoising_example(
     return {"token_ids": corrupted, "positions": positions}, targets, weights
 
 
+def share_of_intact(buckets, *, batches=50):
+    """Returns what share of the intact tokens training asks a parallel decoder for.
+
+    Corrupted ones are all asked for, so that a denoiser learns to expect more of them
+    than there are; by Bayes' rule this share is what corrects it (`restore`).
+
+    Args:
+        buckets: `Buckets`.
+        batches: int, how many are looked at.
+    """
+    asked, intact = 0, 0
+    for inputs, targets, weights in denoising_batches(buckets).take(batches):
+        token_ids = inputs["token_ids"]
+        seen = tf.gather(token_ids, inputs["positions"], batch_dims=1)
+        corrupted = np.sum((seen != targets) & (weights > 0))
+        asked += np.sum(weights) - corrupted
+        intact += np.sum(token_ids != PAD) - corrupted
+    return float(asked / intact)
+
+
 def compile_denoiser(denoiser, *, steps, learning_rate=1.5e-3, jit_compile=True):
     """Compiles a denoiser with AdamW, a short warm-up and a cosine down to 0.
 

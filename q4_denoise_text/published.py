@@ -21,7 +21,7 @@ from q4_denoise_text.corpus import (
 )
 from q4_denoise_text.denoise_text import build_denoiser
 from q4_denoise_text.experiments import encode_sentences, transferred
-from q4_denoise_text.pretraining import Buckets, pretrain
+from q4_denoise_text.pretraining import Buckets, pretrain, share_of_intact
 
 QUESTION = "q4_denoise_text"
 FOLDER = Path(__file__).parent / "results"
@@ -146,6 +146,7 @@ def main():
         "tokens": sum(map(len, train)),
         "lengths": np.bincount([len(row) for row in train]).tolist(),
         "tokens_of_epoch": round(STEPS * sum(map(len, train)) / len(Buckets(train))),
+        "share_of_intact": share_of_intact(Buckets(train)),
         "history": history,
         "probes": probe_checkpoints(tokenizer),
     }

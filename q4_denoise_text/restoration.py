@@ -8,6 +8,9 @@ from q4_denoise_text.corpus import MASK, PAD, SPECIAL_TOKENS
 from q4_denoise_text.noise import corrupt
 from q4_denoise_text.pretraining import NOISE
 
+# Milder than in training, where more noise is more to learn from.
+JUDGED = {"mask_rate": 0.15, "replace_rate": 0.03, "shuffle_distance": 1}
+
 
 def pad_rows(rows, length=None):
     """Returns rows of token ids as one int32 array, padded on the right with 0."""
@@ -19,12 +22,14 @@ def corrupted_copy(token_ids, noise=NOISE, seed=0):
     return corrupt(token_ids, **noise, seed=(seed, 0)).numpy()
 
 
-def restore(denoiser, corrupted, batch=64):
+def restore(denoiser, corrupted, intact=1.0, batch=64):
     """Returns the most likely token at every position.
 
     Args:
         denoiser: from `build_denoiser`, with a parallel decoder.
         corrupted: int array `(n, time)`, padded on the right.
+        intact: float, see `pretraining.share_of_intact`: the probability of the token
+            that is there already is corrected by that factor.
         batch: int.
 
     Returns:
@@ -39,6 +44,10 @@ def restore(denoiser, corrupted, batch=64):
         # Not `predict`, which would keep the logits of all batches.
         logits = denoiser.predict_on_batch(
             {"token_ids": token_ids, "positions": positions}
+        )
+        copied = np.take_along_axis(logits, token_ids[..., np.newaxis], axis=-1)
+        np.put_along_axis(
+            logits, token_ids[..., np.newaxis], copied - np.log(intact), axis=-1
         )
         restored[start : start + batch] = logits.argmax(axis=-1)
     return np.where(corrupted == PAD, PAD, restored)
@@ -70,13 +79,14 @@ def restoration_scores(original, corrupted, restored):
     }
 
 
-def restored_by_rate(denoiser, token_ids, rates, distances=(1, 2, 4, 8)):
+def restored_by_rate(denoiser, token_ids, rates, *, intact, distances=(1, 2, 4, 8)):
     """Measures restoration under one kind of noise at a time, more and more of it.
 
     Args:
         denoiser: from `build_denoiser`, with a parallel decoder.
         token_ids: int array `(n, time)`, sentences it has not seen.
         rates: list of floats, of tokens that are masked, or replaced.
+        intact: see `restore`.
         distances: ints, how far words are moved.
 
     Returns:
@@ -95,7 +105,7 @@ def restored_by_rate(denoiser, token_ids, rates, distances=(1, 2, 4, 8)):
         for noise in noises:
             corrupted = corrupted_copy(token_ids, noise)
             shares.append(float(np.mean((corrupted != token_ids)[token_ids != PAD])))
-            restored = restore(denoiser, corrupted)
+            restored = restore(denoiser, corrupted, intact)
             scores.append(restoration_scores(token_ids, corrupted, restored))
         found[kind] = shares, scores
     return found

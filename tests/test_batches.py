@@ -14,6 +14,7 @@ from q4_denoise_text.pretraining import (
     Buckets,
     denoising_batches,
     denoising_example,
+    share_of_intact,
 )
 
 ORDINARY = len(SPECIAL_TOKENS)
@@ -232,6 +233,19 @@ def test_the_choice_does_not_tell_what_happened_to_a_token(step):
     corrupted = np.take_along_axis(inputs["token_ids"], inputs["positions"], axis=1)
     moved_left = (before == targets)[corrupted != targets].mean()
     assert abs(moved_left - 0.5) < 0.05
+
+
+def test_the_share_of_intact_tokens_that_are_asked_for():
+    rng = np.random.default_rng(0)
+    rows = list(rng.integers(ORDINARY, 9_000, (600, 32), dtype="int32"))
+    data = Buckets(rows, lengths=(32,), tokens=1_024)
+    asked, intact = 0, 0
+    for ids, step in itertools.islice(data.steps(0), 15):
+        inputs, _, _ = example(ids, (0, step))
+        same = inputs["token_ids"] == ids
+        asked += np.take_along_axis(same, inputs["positions"], axis=1).sum()
+        intact += same.sum()
+    assert share_of_intact(data, batches=15) == pytest.approx(asked / intact, abs=0.01)
 
 
 @each_seed

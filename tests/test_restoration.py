@@ -53,7 +53,7 @@ def test_noise_grows_with_its_rate_and_is_of_one_kind():
     token_ids = np.random.default_rng(0).permuted(
         np.tile(np.arange(5, 60, dtype="int32"), (200, 1)), axis=1
     )[:, :16]
-    found = restoration.restored_by_rate(denoiser, token_ids, [0.1, 0.4])
+    found = restoration.restored_by_rate(denoiser, token_ids, [0.1, 0.4], intact=0.5)
     assert list(found) == ["masks", "other words", "word order"]
     assert found["masks"][0] == pytest.approx([0.1, 0.4], abs=0.03)
     # Now and then a word is replaced by itself.
@@ -78,6 +78,20 @@ def test_the_best_and_the_worst_are_found():
         original, corrupted, restored, count=1, longest=3
     )
     assert worst.tolist() == [4]
+
+
+def test_the_token_that_is_there_is_made_likelier():
+    denoiser = build_denoiser(11, width=8, depth=1, heads=2, max_length=8)
+    rng = np.random.default_rng(0)
+    corrupted = rng.integers(5, 11, (40, 6)).astype("int32")
+    positions = np.tile(np.arange(6, dtype="int32"), (40, 1))
+    logits = denoiser({"token_ids": corrupted, "positions": positions}).numpy()
+    probability = np.exp(logits)
+    there = np.eye(11)[corrupted] > 0
+    expected = np.where(there, probability / 0.25, probability).argmax(-1)
+    found = restoration.restore(denoiser, corrupted, 0.25)
+    np.testing.assert_array_equal(found, expected)
+    assert (found != restoration.restore(denoiser, corrupted)).any()
 
 
 def test_word_errors_are_counted_in_words():

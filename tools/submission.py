@@ -1,0 +1,270 @@
+"""Packs the submission: one notebook, the written answers, what to say in the video.
+
+```
+VIDEO_URL=https://... python -m tools.submission  # into build/submission.zip
+```
+
+The notebook runs by itself from the unpacked ZIP, which holds the modules it needs.
+Nothing in it depends on when or where it is packed.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+
+from common import experiment
+from tools import pages
+from tools.run_notebooks import find_notebooks, is_executable
+
+ROOT = Path(__file__).resolve().parents[1]
+LARGEST = 50_000_000  # bytes of the ZIP
+LANGUAGES = ("en", "he")
+SIDES = ("top", "right", "bottom", "left")
+MODULES = (
+    "LICENSE",
+    "requirements.txt",
+    "constraints.txt",
+    "common/*.py",
+    "benchmarks/*.py",
+    "q*_*/*.py",
+    "q*_*/results/*",
+)
+NO_VIDEO = "**VIDEO LINK MISSING** (set VIDEO_URL and pack again)"
+SETUP = """\
+import os
+import sys
+from pathlib import Path
+
+# This notebook lies beside the modules, in the unpacked ZIP.
+if "google.colab" in sys.modules:
+    if Path("submission.zip").exists():
+        !unzip -qo submission.zip
+    # What Colab has preinstalled stays as it is.
+    !pip freeze | grep -E "^(tensorflow|tensorflow-text|numpy|protobuf)==" > pins.txt
+    !pip install -q -r requirements.txt -c pins.txt
+sys.path.insert(0, os.getcwd())"""
+INTRODUCTION = """\
+# Deep learning, assignment 14
+
+{contents}
+
+Video: {video}
+
+The outputs are those of the full runs; executed as it is, this notebook repeats them \
+in the quick preset, in minutes and on data that comes inside packages. Needed are \
+Python 3.11, 3.12 or 3.13 and `pip install -r requirements.txt -c constraints.txt`; on \
+Colab, upload `submission.zip` first."""
+
+
+class SubmissionError(Exception):
+    """Why nothing was packed, one line a reason."""
+
+
+def find_problems(root=ROOT):
+    """Lists what keeps the questions from being handed in, one text for each."""
+    problems = []
+    for path in find_notebooks(root=root):
+        question = path.parent.name
+        try:
+            text = (path.parent / "results" / "results.json").read_text("utf-8")
+        except FileNotFoundError:
+            problems.append(f"{question} has no results: run its notebook in full")
+            continue
+        results = json.loads(text)
+        if results["preset"] != "full":
+            problems.append(f"{question} has results of the {results['preset']} preset")
+        elif results["module_sha256"] != experiment.code_sha256(question):
+            problems.append(
+                f"{question} has changed since its notebook was run in full"
+            )
+    return problems
+
+
+def merge(notebooks, video):
+    """Makes one notebook of several.
+
+    Args:
+        notebooks: dict from a question's name to its executed `nbformat` notebook.
+        video: str, the link to the video, or what stands in its place.
+
+    Returns:
+        An `nbformat` notebook with contents, an anchor for every question, and names
+        cleared between them.
+    """
+    cells, titles = [], {}
+    for question, notebook in notebooks.items():
+        anchor = question.partition("_")[0]
+        first, *rest = notebook.cells
+        text = first.source[first.source.index("# ") :]  # without the badge
+        titles[anchor] = text.splitlines()[0].lstrip("# ")
+        cells.append(nbformat.v4.new_markdown_cell(f'<a id="{anchor}"></a>\n\n{text}'))
+        cells.append(nbformat.v4.new_code_cell("%reset -f"))
+        cells += [cell for cell in rest if not belongs_to_setup(cell)]
+    contents = "\n".join(f"- [{title}](#{a})" for a, title in titles.items())
+    introduction = INTRODUCTION.format(contents=contents, video=video)
+    cells = [
+        nbformat.v4.new_markdown_cell(introduction),
+        nbformat.v4.new_code_cell(SETUP),
+        *cells,
+    ]
+    for number, cell in enumerate(cells):
+        cell.id = f"cell-{number:03d}"
+    for count, cell in enumerate(filter(is_executable, cells), 1):
+        cell.execution_count = count
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
+    metadata = next(iter(notebooks.values())).metadata
+    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+
+
+def belongs_to_setup(cell):
+    """Tells whether a cell finds or installs the repository."""
+    return cell.source.startswith("## Set-up") or "sys.path.insert" in cell.source
+
+
+def write_answers(folder, video, root=ROOT):
+    """Writes the answers as HTML and, where there is a Chromium, as PDF.
+
+    Args:
+        folder: Path of the folder to write into.
+        video: see `merge`.
+        root: Folder of the questions.
+    """
+    import pypandoc
+
+    package = importlib.import_module("sphinx-mathjax-offline")
+    mathjax = Path(package.__file__).parent / "static" / "mathjax"
+    options = [
+        "--standalone",
+        "--embed-resources",
+        f"--mathjax={mathjax / 'tex-svg-full.js'}",
+        f"--resource-path={root}",
+        f"--css={root / 'docs' / 'answers.css'}",
+    ]
+    for language in LANGUAGES:
+        text = (root / "docs" / f"answers.{language}.md").read_text("utf-8")
+        text = pages.render(text, root, isolate=language == "he", video=video)
+        html = pypandoc.convert_text(text, "html5", "markdown", extra_args=options)
+        (folder / f"answers.{language}.html").write_text(html, "utf-8")
+
+
+def print_pdf(folder):
+    """Prints every HTML file of a folder as PDF, where there is a Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium:
+        print("no Chromium was found, so the answers are HTML alone")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
+        for path in sorted(folder.glob("*.html")):
+            page = browser.new_page()
+            page.goto(path.as_uri())
+            page.wait_for_function("MathJax.startup?.promise?.then(() => true)")
+            pdf = page.pdf(format="A4", margin=dict.fromkeys(SIDES, "2cm"))
+            # The time of printing is all that differs from one run to the next.
+            dates = rb"(?<=Date \(D:)[^)]*"
+            pdf = re.sub(dates, lambda m: b"0" * len(m[0]), pdf)
+            path.with_suffix(".pdf").write_bytes(pdf)
+        browser.close()
+
+
+def collect(folder, root=ROOT):
+    """Writes everything that is handed in into a folder.
+
+    Args:
+        folder: Path of a folder, emptied first.
+        root: Folder of the questions.
+
+    Raises:
+        SubmissionError: If it cannot be handed in as it is.
+    """
+    problems = find_problems(root)
+    if problems:
+        raise SubmissionError("\n".join(problems))
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in sorted(p for pattern in MODULES for p in root.glob(pattern)):
+        target = folder / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    url = os.environ.get("VIDEO_URL")
+    video = f"<{url}>" if url else NO_VIDEO
+    notebooks = {
+        path.parent.name: nbformat.read(path, as_version=4)
+        for path in find_notebooks(root=root)
+    }
+    merged = merge(notebooks, video)
+    nbformat.validate(merged)
+    nbformat.write(merged, folder / "assignment14.ipynb")
+    (folder / "answers").mkdir()
+    write_answers(folder / "answers", video, root)
+    print_pdf(folder / "answers")
+    (folder / "video").mkdir()
+    script = (root / "docs" / "video.md").read_text("utf-8")
+    script = pages.render(script, root, video=video)
+    (folder / "video" / "script.md").write_text(script, "utf-8")
+
+
+def pack(folder, path):
+    """Packs a folder into a ZIP that is the same whenever its files are.
+
+    Args:
+        folder: Path of the folder; `MANIFEST` with a sha256 of every file is added.
+        path: Path of the ZIP.
+
+    Raises:
+        SubmissionError: If the ZIP is larger than may be handed in.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    contents = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+    contents.pop("MANIFEST", None)
+    lines = [
+        f"{hashlib.sha256(data).hexdigest()}  {name}" for name, data in contents.items()
+    ]
+    contents["MANIFEST"] = ("\n".join(lines) + "\n").encode()
+    partial = path.with_suffix(".partial")
+    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in contents.items():
+            entry = zipfile.ZipInfo(name)  # dated 1980
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, data)
+    size = partial.stat().st_size
+    if size > LARGEST:
+        partial.unlink()
+        raise SubmissionError(
+            f"the ZIP would have {size / 1e6:.0f} MB, {LARGEST / 1e6:.0f} are allowed"
+        )
+    os.replace(partial, path)
+
+
+def main():
+    """Packs the submission; returns the exit code."""
+    folder = ROOT / "build" / "submission"
+    path = ROOT / "build" / "submission.zip"
+    try:
+        collect(folder)
+        pack(folder, path)
+    except SubmissionError as error:
+        print(f"error: nothing was packed:\n{error}", file=sys.stderr)
+        return 1
+    if not os.environ.get("VIDEO_URL"):
+        print("the link to the video is missing: set VIDEO_URL and pack again")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
