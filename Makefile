@@ -10,7 +10,7 @@ Q ?=
 RUN = .venv/bin/python -m tools.run_notebooks $(if $(Q),--question $(Q))
 BENCHMARKS = $(wildcard benchmarks/bench_$(firstword $(subst _, ,$(Q)))*.py)
 
-.PHONY: help environment run test check notebooks bench
+.PHONY: help environment run test check notebooks bench publishing submission site
 
 help:
 	@echo "make run        execute the notebooks into build/ (PRESET=full, Q=q1_tbptt)"
@@ -18,6 +18,8 @@ help:
 	@echo "make check      lint the code and the notebooks"
 	@echo "make notebooks  the published run: full preset, notebooks and results in place"
 	@echo "make bench      run the benchmarks (Q=q1_tbptt)"
+	@echo "make submission pack what is handed in into build/submission.zip (VIDEO_URL=)"
+	@echo "make site       build the site into build/site/"
 
 environment:
 	@for python in $(PYTHONS); do \
@@ -34,7 +36,7 @@ notebooks: environment
 	@$(RUN) --preset full --in-place
 
 test: environment
-	@.venv/bin/python -m pytest -m "not notebook and not prepared"
+	@.venv/bin/python -m pytest -m "not notebook and not prepared and not publish"
 
 check: environment
 	@.venv/bin/python -m ruff check
@@ -43,3 +45,13 @@ check: environment
 bench: environment
 	@set -e; for file in $(BENCHMARKS:benchmarks/%.py=%); do \
 	    .venv/bin/python -m benchmarks.$$file; done
+
+publishing: environment
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r requirements-publish.txt -c constraints.txt
+
+submission: publishing
+	@.venv/bin/python -m tools.submission
+
+site: publishing
+	@.venv/bin/python -m tools.site

@@ -1,0 +1,145 @@
+"""tools/site.py: pages made of notebooks, and the whole site in a browser."""
+
+import shutil
+import subprocess
+import sys
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from nbformat import v4
+
+from tools import site
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def test_a_page_folds_its_code_and_describes_its_figures():
+    badge = "[![Open in Colab](badge.svg)](https://colab.example/x)"
+    cells = [
+        v4.new_markdown_cell(f"{badge}\n\n# Question 1"),
+        v4.new_code_cell("plot()"),
+        v4.new_markdown_cell("**The gradient\nstops at $h_{T-t}$.** More."),
+        v4.new_code_cell("print()"),
+    ]
+    page = site.page(v4.new_notebook(cells=cells))
+    assert page.cells[0].source.startswith("[Open in Colab](https://colab.example/x)")
+    assert all(page.cells[i].metadata["tags"] == ["hide-input"] for i in (1, 3))
+    alt = page.cells[1].metadata["mystnb"]["image"]["alt"]
+    assert alt == "The gradient stops at h_{T-t} ."
+    assert page.cells[3].metadata["mystnb"]["image"]["alt"]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    if not CHROMIUM:
+        pytest.skip("there is no Chromium")
+    # Not in this process, where the warnings of Sphinx's packages are errors.
+    subprocess.run([sys.executable, "-m", "tools.site"], cwd=site.ROOT, check=True)
+    folder = site.ROOT / "build" / "site"
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in [folder / "index.html", *sorted(folder.glob("q*_*/*.html"))]
+    }
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as running:
+        options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+def open_page(browser, path, width=1280, scheme="light"):
+    """Opens a page and returns it with what went wrong."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True
+    )
+    page, wrong = context.new_page(), []
+    page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("requestfailed", lambda request: wrong.append(request.url))
+    page.goto(path.as_uri(), wait_until="load")
+    page.wait_for_function("!window.MathJax || MathJax.startup?.promise")
+    page.evaluate("window.MathJax && MathJax.startup.promise")
+    return page, wrong
+
+
+@pytest.mark.publish
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_loads_whole_from_the_file_system(browser, pages, width, scheme):
+    assert len(pages) == 1 + len(site.find_notebooks())
+    for name, path in pages.items():
+        page, wrong = open_page(browser, path, width, scheme)
+        assert wrong == [], name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+        images = page.evaluate(
+            "[...document.images].map(i => [i.src, i.alt, i.naturalWidth])"
+        )
+        assert images, name
+        assert all(alt and width for _, alt, width in images), (name, images)
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        page.context.close()
+
+
+@pytest.mark.publish
+def test_formulas_are_rendered(browser, pages):
+    for name, path in pages.items():
+        if name != "index.html":
+            page, _ = open_page(browser, path)
+            formulas = page.locator(".math").count()
+            assert formulas > 0, name
+            assert page.locator("mjx-container").count() >= formulas, name
+            assert page.locator("mjx-merror").count() == 0, name
+            page.context.close()
+
+
+@pytest.mark.publish
+def test_no_link_inside_the_site_is_broken(browser, pages):
+    broken = []
+    for name, path in pages.items():
+        page, _ = open_page(browser, path)
+        links = page.evaluate("[...document.links].map(link => link.href)")
+        page.context.close()
+        for link in filter(lambda link: link.startswith("file:"), links):
+            address, anchor = urldefrag(link)
+            target = unquote(address.removeprefix("file://").partition("?")[0])
+            try:
+                with open(target, encoding="utf-8") as file:
+                    text = file.read()
+            except (FileNotFoundError, IsADirectoryError):
+                broken.append((name, link))
+                continue
+            if anchor and f'id="{unquote(anchor)}"' not in text:
+                broken.append((name, link))
+    assert broken == []
+
+
+@pytest.mark.publish
+def test_code_is_folded_and_opens_with_the_keyboard(browser, pages):
+    name = next(name for name in pages if name != "index.html")
+    page, _ = open_page(browser, pages[name])
+    folds = page.locator("details.hide, details.toggle-details")
+    assert folds.count() > 5
+    assert page.evaluate("document.querySelectorAll('details[open]').length") == 0
+    folds.first.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert folds.first.get_attribute("open") is not None
+    page.context.close()
+
+
+@pytest.mark.publish
+def test_a_question_is_reached_with_the_keyboard_alone(browser, pages):
+    page, _ = open_page(browser, pages["index.html"])
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        href = page.evaluate("document.activeElement.getAttribute('href') || ''")
+        if href.startswith("q1_"):
+            break
+    assert href.startswith("q1_")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/q1_tbptt/*.html")
+    page.context.close()

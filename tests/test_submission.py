@@ -1,0 +1,138 @@
+"""tools/submission.py: one notebook of several, a ZIP that is always the same."""
+
+import hashlib
+import json
+import os
+import zipfile
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from tools import submission
+
+BADGE = "[![Open in Colab](badge.svg)](https://colab.research.google.com/x)\n\n"
+
+
+def notebook(number):
+    """A small executed notebook that is built as the four are."""
+    answer = v4.new_output("execute_result", {"text/plain": "1"}, execution_count=3)
+    return v4.new_notebook(
+        metadata={"accelerator": "GPU"},
+        cells=[
+            v4.new_markdown_cell(
+                f"{BADGE}# Question {number}: why\n\nBecause.", id="a"
+            ),
+            v4.new_markdown_cell("## Set-up\n\nFinds the repository.", id="b"),
+            v4.new_code_cell("sys.path.insert(0, 'x')", execution_count=1, id="c"),
+            v4.new_markdown_cell("## 1. The idea", id="d"),
+            v4.new_code_cell("x = 1", execution_count=2, id="e"),
+            v4.new_code_cell("x", execution_count=3, outputs=[answer], id="f"),
+        ],
+    )
+
+
+@pytest.fixture
+def merged():
+    questions = {"q1_one": notebook(1), "q2_two": notebook(2)}
+    return submission.merge(questions, "<https://video.example>")
+
+
+def test_a_merged_notebook_is_valid_and_its_ids_are_unique(merged):
+    nbformat.validate(merged)
+    assert len({cell.id for cell in merged.cells}) == len(merged.cells)
+
+
+def test_contents_lead_to_every_question(merged):
+    contents = merged.cells[0].source
+    sources = [cell.source for cell in merged.cells]
+    for anchor, title in {"q1": "Question 1: why", "q2": "Question 2: why"}.items():
+        assert f"[{title}](#{anchor})" in contents
+        assert any(
+            text.startswith(f'<a id="{anchor}"></a>\n\n# {title}') for text in sources
+        )
+    assert "<https://video.example>" in contents
+    assert not any("badge.svg" in text for text in sources)
+
+
+def test_there_is_one_set_up_and_names_are_cleared_between_questions(merged):
+    code = [cell.source for cell in merged.cells if cell.cell_type == "code"]
+    assert sum("sys.path.insert" in text for text in code) == 1
+    assert code[1:] == ["%reset -f", "x = 1", "x"] * 2
+
+
+def test_outputs_are_kept_and_counted_from_top_to_bottom(merged):
+    code = [cell for cell in merged.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    shown = [output for cell in code for output in cell.outputs]
+    assert [output.execution_count for output in shown] == [4, 7]
+    assert shown[0].data["text/plain"] == "1"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "b.txt").write_text("b")
+    (folder / "inner" / "a.bin").write_bytes(os.urandom(1000))
+    return folder
+
+
+def test_a_zip_depends_on_its_files_alone(folder, tmp_path):
+    submission.pack(folder, tmp_path / "first.zip")
+    os.utime(folder / "b.txt", (0, 0))
+    (folder / "b.txt").chmod(0o600)
+    submission.pack(folder, tmp_path / "second.zip")
+    first, second = ((tmp_path / f"{n}.zip").read_bytes() for n in ("first", "second"))
+    assert first == second
+
+
+def test_the_manifest_names_every_file_with_its_digest(folder, tmp_path):
+    submission.pack(folder, tmp_path / "all.zip")
+    with zipfile.ZipFile(tmp_path / "all.zip") as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    manifest = contents.pop("MANIFEST").decode().splitlines()
+    found = dict(reversed(line.split("  ")) for line in manifest)
+    expected = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
+    assert found == expected
+    assert set(found) == {"b.txt", "inner/a.bin"}
+
+
+def test_a_zip_that_is_too_large_is_refused(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(submission, "LARGEST", 500)
+    with pytest.raises(submission.SubmissionError, match="the ZIP would have"):
+        submission.pack(folder, tmp_path / "all.zip")
+    assert list(tmp_path.glob("*.zip")) == []
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    (tmp_path / "q1_one" / "results").mkdir(parents=True)
+    (tmp_path / "q1_one" / "one.ipynb").write_text("{}")
+    monkeypatch.setattr(submission.experiment, "code_sha256", lambda question: "new")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("results", "problem"),
+    [
+        (None, "q1_one has no results"),
+        (
+            {"preset": "quick", "module_sha256": "new"},
+            "q1_one has results of the quick",
+        ),
+        ({"preset": "full", "module_sha256": "old"}, "q1_one has changed since"),
+        ({"preset": "full", "module_sha256": "new"}, None),
+    ],
+)
+def test_what_is_missing_or_stale_is_named(root, results, problem):
+    if results:
+        path = root / "q1_one" / "results" / "results.json"
+        path.write_text(json.dumps(results))
+    found = submission.find_problems(root)
+    assert len(found) == (problem is not None)
+    assert all(text.startswith(problem) for text in found)
+    if problem:
+        with pytest.raises(submission.SubmissionError, match=problem):
+            submission.collect(root / "build", root)
+        assert not (root / "build").exists()
