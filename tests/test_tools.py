@@ -26,13 +26,17 @@ METRICS = {
 
 
 @pytest.fixture
-def repository(tmp_path):
+def repository(tmp_path, monkeypatch):
     """A repository with a README and one question's results."""
     (tmp_path / "q1_tbptt" / "results").mkdir(parents=True)
     write_metrics(tmp_path, METRICS)
     (tmp_path / "README.md").write_text(
-        "Before\n\n<!-- results -->\nold\n<!-- /results -->\n\nAfter\n"
+        "Before\n\n<!-- findings -->\n<!-- /findings -->\n\n"
+        "<!-- results -->\nold\n<!-- /results -->\n\nAfter\n"
     )
+    findings = tmp_path / "findings.md"
+    findings.write_text("Right: {{ q1_tbptt.accuracy | percent }}.\n")
+    monkeypatch.setattr(readme_table, "FINDINGS", findings)
     return tmp_path
 
 
@@ -49,7 +53,8 @@ def test_table_is_written_and_then_agrees(repository):
     assert run() == 0
     assert run("--check") == 0
     text = (repository / "README.md").read_text()
-    assert text.startswith("Before\n\n<!-- results -->\n| Question |")
+    findings = "<!-- findings -->\nRight: 81.9 %.\n<!-- /findings -->"
+    assert text.startswith(f"Before\n\n{findings}\n\n<!-- results -->\n| Question |")
     assert text.endswith("|\n<!-- /results -->\n\nAfter\n")
     assert "| Accuracy | 81.9 % ± 0.4 (n = 5) |" in text
     assert "| Gradient | 0 |" in text
@@ -65,7 +70,7 @@ def test_table_names_what_is_missing(repository, capsys):
     write_metrics(repository, METRICS)
     (repository / "README.md").write_text("no block")
     assert readme_table.main([], ROWS, repository) == 1
-    assert "<!-- results -->" in capsys.readouterr().err
+    assert "<!-- findings -->" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import jinja2
 
-from tools import readme_table
-from tools.readme_table import ERROR, NUMBER, PERCENT
-
 ROOT = Path(__file__).resolve().parents[1]
+# How a metric is shown: the factor it is multiplied with, the format, the unit.
+PERCENT = (100, ".1f", " %")
+TIMES = (1, ".2f", "×")
+NUMBER = (1, "g", "")
+SHORT = (1, ".2g", "")
+ERROR = (1, ".4f", "")
 # As in the result table, but the mean alone; what names a spread shows that as well.
 FILTERS = {
     "percent": PERCENT,
@@ -47,7 +50,7 @@ def render(text, root=ROOT, *, isolate=False, **more):
     for name, style in FILTERS.items():
         environment.filters[name] = functools.partial(show_mean, style=style)
     for name, style in SPREADS.items():
-        environment.filters[name] = functools.partial(readme_table.show, style=style)
+        environment.filters[name] = functools.partial(show, style=style)
     if isolate:
         environment.finalize = "[{}]{{dir=ltr}}".format
     results = {
@@ -60,6 +63,23 @@ def render(text, root=ROOT, *, isolate=False, **more):
         raise ValueError(f"a text cannot be filled: {error}") from error
 
 
+def show(value, style):
+    """Formats one metric.
+
+    Args:
+        value: A number, or a dict of mean, std and n.
+        style: Factor, format and unit.
+
+    Returns:
+        Text such as `"81.9 % ± 0.4 (n = 5)"`.
+    """
+    factor, spec, unit = style
+    if not isinstance(value, dict):
+        return f"{factor * value:{spec}}{unit}"
+    mean, std = factor * value["mean"], factor * value["std"]
+    return f"{mean:{spec}}{unit} ± {std:{spec}} (n = {value['n']})"
+
+
 def show_mean(value, style):
     """Formats a metric without its spread."""
-    return readme_table.show(value["mean"] if isinstance(value, dict) else value, style)
+    return show(value["mean"] if isinstance(value, dict) else value, style)

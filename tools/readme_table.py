@@ -1,7 +1,7 @@
-"""Writes the result table of README.md from the results files.
+"""Writes into README.md what follows from the results: the findings and the table.
 
 ```
-python -m tools.readme_table          # writes it
+python -m tools.readme_table          # writes them
 python -m tools.readme_table --check  # exits with 1 if README.md says otherwise
 ```
 """
@@ -11,15 +11,11 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+from tools import pages
+from tools.pages import ERROR, NUMBER, PERCENT, SHORT, TIMES, show
 
-# How a metric is shown: the factor it is multiplied with, the format, the unit.
-PERCENT = (100, ".1f", " %")
-TIMES = (1, ".2f", "×")
-NUMBER = (1, "g", "")
-SHORT = (1, ".2g", "")
-ERROR = (1, ".4f", "")
+ROOT = Path(__file__).resolve().parents[1]
+FINDINGS = ROOT / "docs" / "findings.md"
 
 ROWS = {
     "q1_tbptt": [
@@ -66,23 +62,6 @@ ROWS = {
 }
 
 
-def show(value, style):
-    """Formats one metric.
-
-    Args:
-        value: A number, or a dict of mean, std and n.
-        style: Factor, format and unit.
-
-    Returns:
-        Text such as `"81.9 % ± 0.4 (n = 5)"`.
-    """
-    factor, spec, unit = style
-    if not isinstance(value, dict):
-        return f"{factor * value:{spec}}{unit}"
-    mean, std = factor * value["mean"], factor * value["std"]
-    return f"{mean:{spec}}{unit} ± {std:{spec}} (n = {value['n']})"
-
-
 def table(rows=ROWS, root=ROOT):
     """Builds the table.
 
@@ -109,25 +88,45 @@ def table(rows=ROWS, root=ROOT):
     return "\n".join(lines) + "\n"
 
 
+def fill(readme, blocks):
+    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`.
+
+    Args:
+        readme: str.
+        blocks: Dict from a name to the new text.
+
+    Returns:
+        The new text.
+
+    Raises:
+        ValueError: If there is no such block.
+    """
+    for name, text in blocks.items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        block = re.compile(f"(?<={begin}).*?(?={end})", re.DOTALL)
+        readme, found = block.subn(lambda _, text=text: text, readme)
+        if not found:
+            raise ValueError(f"README.md has no <!-- {name} --> block")
+    return readme
+
+
 def main(argv=None, rows=ROWS, root=ROOT):
-    """Writes the table, or checks it with `--check`; returns the exit code."""
+    """Writes what follows from the results, or checks it; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     readme = root / "README.md"
     try:
         old = readme.read_text("utf-8")
-        new = table(rows, root)
+        findings = pages.render(FINDINGS.read_text("utf-8"), root)
+        new = fill(old, {"findings": findings, "results": table(rows, root)})
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    if not BLOCK.search(old):
-        print("error: README.md has no <!-- results --> block", file=sys.stderr)
-        return 1
     if "--check" not in argv:
-        readme.write_text(BLOCK.sub(lambda _: new, old), "utf-8")
-    elif BLOCK.search(old).group() != new:
+        readme.write_text(new, "utf-8")
+    elif old != new:
         print(
             "error: README.md disagrees with the results files; "
-            "python -m tools.readme_table writes its table",
+            "python -m tools.readme_table writes what follows from them",
             file=sys.stderr,
         )
         return 1
