@@ -1,0 +1,167 @@
+"""common/resume.py: a training that was killed ends as one that was not."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from common import resume
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"  # Keras, saving
+)
+EPOCHS, BATCHES = 4, 6
+
+
+class Killed(BaseException):
+    """Ends a training at any place, as a signal would."""
+
+
+class KillAt(keras.callbacks.Callback):
+    def __init__(self, batch):
+        super().__init__()
+        self.left = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+
+
+def data(endless):
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(48, 5)).astype("float32")
+    targets = (inputs.sum(axis=1, keepdims=True) > 0).astype("float32")
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, targets))
+    if endless:
+        dataset = dataset.repeat()
+    return dataset.shuffle(48, seed=3).batch(8)
+
+
+def validation_data():
+    rng = np.random.default_rng(9)
+    inputs = rng.normal(size=(40, 5)).astype("float32")
+    return inputs, (inputs[:, :1] > 0).astype("float32")
+
+
+def train(folder, *, kill=None, endless=False, best=None, epochs=EPOCHS):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(8, "tanh"),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(
+        keras.optimizers.AdamW(0.05, use_ema=True),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
+    )
+    dataset = data(endless)
+    callbacks = [keras.callbacks.SwapEMAWeights()]
+    history = resume.fit(
+        model,
+        dataset,
+        validation_data=validation_data(),
+        epochs=epochs,
+        backup_dir=folder,
+        steps_per_epoch=BATCHES if endless else None,
+        best=best,
+        callbacks=callbacks + ([KillAt(kill)] if kill else []),
+        verbose=0,
+    )
+    return model, history
+
+
+def assert_same(one, other):
+    for (model, history), (again, history_again) in [(one, other)]:
+        assert history == history_again
+        for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("endless", [False, True])
+@pytest.mark.parametrize("best", [None, "val_accuracy"])
+def test_a_training_killed_anywhere_ends_the_same(tmp_path, endless, best):
+    options = {"endless": endless, "best": best}
+    whole = train(tmp_path / "whole", **options)
+    assert len(whole[1]["loss"]) == EPOCHS
+    for kill in np.random.default_rng(0).integers(1, EPOCHS * BATCHES, 3):
+        folder = tmp_path / f"killed-{kill}"
+        with pytest.raises(Killed):
+            train(folder, kill=kill, **options)
+        assert_same(train(folder, **options), whole)
+
+
+def test_a_training_killed_again_and_again_ends_the_same(tmp_path):
+    whole = train(tmp_path / "whole")
+    for _ in range(EPOCHS - 1):
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", kill=BATCHES + 3)
+    assert_same(train(tmp_path / "killed"), whole)
+
+
+@pytest.mark.parametrize("name", ["history.json", "last.weights.h5", "best.weights.h5"])
+def test_a_kill_while_a_file_is_written_ends_the_same(tmp_path, monkeypatch, name):
+    whole = train(tmp_path / "whole", best="val_accuracy")
+    replace = resume.os.replace
+
+    def killed(partial, path):
+        if path.name == name and len(list(tmp_path.glob("killed/*"))) > 2:
+            raise Killed
+        replace(partial, path)
+
+    monkeypatch.setattr(resume.os, "replace", killed)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", best="val_accuracy")
+    monkeypatch.undo()
+    assert_same(train(tmp_path / "killed", best="val_accuracy"), whole)
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path):
+    whole = train(tmp_path)
+    before = (tmp_path / "last.weights.h5").read_bytes()
+    _, history = train(tmp_path, kill=1)
+    assert history == whole[1]
+    assert (tmp_path / "last.weights.h5").read_bytes() == before
+
+
+def test_the_best_epoch_is_the_one_that_is_kept(tmp_path):
+    model, history = train(tmp_path, best="val_loss")  # the worst loss, to tell it
+    assert np.argmax(history["val_loss"]) != EPOCHS - 1
+    last, _ = train(tmp_path / "other")
+    weights = [m.get_weights()[0] for m in (model, last)]
+    assert not np.array_equal(*weights)
+    model.load_weights(tmp_path / "best.weights.h5")
+    np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+
+
+def test_a_loss_that_is_no_number_spoils_no_file(tmp_path):
+    train(tmp_path, epochs=1)
+    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    backup = resume.Backup(tmp_path)
+    with pytest.raises(FloatingPointError, match="became nan in epoch 2"):
+        backup.on_epoch_end(1, {"loss": float("nan")})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")
+def test_the_backup_of_another_model_is_refused(tmp_path):
+    train(tmp_path, epochs=1)
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match="`backup_dir` must be"):
+        resume.fit(model, data(False), epochs=1, backup_dir=tmp_path)
+
+
+def test_a_history_ahead_of_the_weights_is_cut(tmp_path):
+    train(tmp_path, epochs=2)
+    path = tmp_path / "history.json"
+    history = json.loads(path.read_text())
+    path.write_text(json.dumps([*history, history[-1] | {"steps": 3 * BATCHES}]))
+    whole = train(tmp_path.parent / "whole")
+    assert_same(train(tmp_path), whole)
