@@ -34,7 +34,7 @@ def results(request):
     return bench_q4.reduce(seconds, rows) | more | {"scaling": scaling}
 
 
-def test_the_passages_fill_whole_batches(record):
+def test_the_sentences_fill_whole_batches(record):
     rows = bench_q4.sentences(6)
     sizes = np.array([len(row) for row in rows])
     assert 4 <= sizes.min() and sizes.max() <= LENGTHS[-1]

@@ -132,7 +132,7 @@ def belongs_to_setup(cell):
 
 
 def write_answers(folder, video, root=ROOT):
-    """Writes the answers as HTML and, where there is a Chromium, as PDF.
+    """Writes the answers as HTML, one file a language, with all that they show.
 
     Args:
         folder: Path of the folder to write into.
