@@ -59,9 +59,6 @@ METRICS = {
     "sst2_finetuned": ("denoiser, fine-tuned", "attention"),
     "sst2_scratch": ("from scratch", "attention"),
 }
-# Highest learning rates of heads: one weight a feature can take larger steps, as long
-# as nothing else moves.
-HEAD_RATES = {("linear", True): 1e-2}
 # What fine-tuning is regularised with: words go missing.
 WORD_NOISE = {"mask_rate": 0.1, "replace_rate": 0.0, "shuffle_distance": 0}
 
@@ -121,7 +118,8 @@ def transferred(
         denoiser: the pre-trained one; where `use` says so a fresh one of its size.
         weights: str, what stands for the denoiser's weights, such as their digest.
         epochs: int, at `share` 1; a tenth of the labels is gone through three times
-            as often.
+            as often. A linear head on a frozen encoder needs none: it has one optimum
+            (`transfer.fit_linear_head`).
         seed: int, of everything.
         share: float, the share of the labels that is used.
         layer: int, see `build_classifier`.
@@ -150,16 +148,19 @@ def transferred(
         rows, labels = sentences["train"]
         chosen = np.random.default_rng(seed).permutation(len(rows))
         chosen = chosen[: round(share * len(rows))]
-        transfer.train_classifier(
-            classifier,
-            ([rows[i] for i in chosen], labels[chosen]),
-            sentences["tuning"],
-            epochs=round(epochs / share**0.5),
-            learning_rate=HEAD_RATES.get((head, frozen), 1e-3),
-            slow_rate=0.3 if pretrained else 1.0,
-            seed=seed,
-            noise=None if head == "linear" else WORD_NOISE,
-        )
+        train = [rows[i] for i in chosen], labels[chosen]
+        if frozen and head == "linear":
+            transfer.fit_linear_head(classifier, train, sentences["tuning"])
+        else:
+            transfer.train_classifier(
+                classifier,
+                train,
+                sentences["tuning"],
+                epochs=round(epochs / share**0.5),
+                slow_rate=0.3 if pretrained else 1.0,
+                seed=seed,
+                noise=WORD_NOISE,
+            )
         return _measured(classifier, sentences)
 
     return experiment.remember(QUESTION, settings, compute)
@@ -177,7 +178,7 @@ def _measured(classifier, sentences):
 
 
 def objective_matters(
-    objective, sentences, rows, vocab_size, *, seed, steps=1_500, longest=24, epochs=3
+    objective, sentences, rows, vocab_size, *, seed, steps=1_000, longest=24
 ):
     """Pre-trains shortly for some objective, then reads sentiment from the encoder.
 
@@ -189,11 +190,10 @@ def objective_matters(
         seed: int, of everything.
         steps: int, of pre-training, with half as many tokens in a batch as usual.
         longest: int, the longest rows used, in tokens.
-        epochs: int, of the linear probe.
 
     Returns:
-        Dict: as of `transferred`, for a linear probe, and the `loss` at the end of
-        pre-training.
+        Dict: as of `transferred`, for a linear head on the frozen encoder; `tokens`
+        that were read and the `loss` at the end of pre-training.
     """
     noise, decoder = OBJECTIVES[objective]
     settings = {
@@ -203,33 +203,31 @@ def objective_matters(
         "vocab_size": vocab_size,
         "steps": steps,
         "seed": seed,
-        "epochs": epochs,
     }
+    tokens = pretraining.TOKENS // 2
+    short = [row for row in rows if len(row) <= longest]
 
     def compute():
         with tempfile.TemporaryDirectory() as folder:
             denoiser, history = pretraining.pretrain(
                 lambda: build_denoiser(vocab_size, decoder=decoder),
-                [row for row in rows if len(row) <= longest],
+                short,
                 folder=Path(folder),
                 epochs=5,
                 steps=steps // 5,
                 seed=seed,
                 noise=noise,
                 decoder=decoder,
-                tokens=pretraining.TOKENS // 2,
+                tokens=tokens,
             )
         encoder = denoiser.get_layer("encoder")
         classifier = build_classifier(encoder, head="linear")
-        transfer.train_classifier(
-            classifier,
-            sentences["train"],
-            sentences["tuning"],
-            epochs=epochs,
-            learning_rate=HEAD_RATES["linear", True],
-            seed=seed,
-        )
-        return _measured(classifier, sentences) | {"loss": history["loss"][-1]}
+        transfer.fit_linear_head(classifier, sentences["train"], sentences["tuning"])
+        batches = len(pretraining.Buckets(short, tokens=tokens))
+        return _measured(classifier, sentences) | {
+            "tokens": steps * sum(map(len, short)) / batches,
+            "loss": history["loss"][-1],
+        }
 
     return experiment.remember(QUESTION, settings, compute)
 

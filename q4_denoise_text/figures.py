@@ -62,19 +62,21 @@ def plot_pretraining(history, tokens_per_epoch):
     return figure
 
 
-def plot_probes(probes, tokens_per_epoch):
-    """Draws what a linear head reads from the encoder as pre-training goes on.
+def plot_amounts(tokens, accuracies):
+    """Draws what a linear head reads from encoders that were trained on more and more.
 
     Args:
-        probes: dict with `epochs`, a list of ints, and `accuracy`, a list of lists of
-            accuracies, one list for each of them.
-        tokens_per_epoch: float, the real tokens of an epoch.
+        tokens: list of floats, the tokens that each kind of encoder has read.
+        accuracies: list of lists of accuracies, one list for each of them.
     """
     figure, axes = plt.subplots()
-    tokens = np.multiply(probes["epochs"], tokens_per_epoch / 1e6)
-    accuracy = 100 * np.array(probes["accuracy"])  # (epochs, seeds)
-    spread = accuracy.std(axis=1, ddof=1)
-    axes.errorbar(tokens, accuracy.mean(axis=1), spread, marker="o", capsize=3)
+    means = [100 * np.mean(values) for values in accuracies]
+    axes.plot(np.divide(tokens, 1e6), means)
+    for place, values in zip(tokens, accuracies, strict=True):
+        axes.plot(np.full(len(values), place / 1e6), np.multiply(values, 100), "o",
+                  color=COLORS[0])  # fmt: skip
+    axes.set_xscale("symlog", linthresh=0.5)
+    axes.set_xticks([0, 1, 10, 60], ["0", "1", "10", "60"])
     axes.set(xlabel="tokens read (millions)", ylabel="accuracy of a linear head (%)")
     return figure
 

@@ -1,12 +1,12 @@
 """Pre-training of the denoiser: batches, noise drawn afresh, a run that resumes."""
 
-import json
-import os
+import itertools
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from common import resume
 from q4_denoise_text.corpus import MAX_LENGTH, PAD, START
 from q4_denoise_text.noise import corrupt
 
@@ -77,19 +77,16 @@ class Buckets:
             found += [(i, part) for part in np.split(rows, count)]
         return [found[i] for i in rng.permutation(len(found))]
 
-    def steps(self, seed, first=0):
-        """Yields `(token_ids, step)` without end, from step `first` on."""
-        number, skipped = divmod(first, len(self))
-        step = first
-        while True:
-            for bucket, rows in self.order(seed, number)[skipped:]:
-                yield self.arrays[bucket][rows], step
-                step += 1
-            number, skipped = number + 1, 0
+    def steps(self, seed):
+        """Yields `(token_ids, step)` without end."""
+        step = itertools.count()
+        for number in itertools.count():
+            for bucket, rows in self.order(seed, number):
+                yield self.arrays[bucket][rows], next(step)
 
 
 def denoising_batches(
-    buckets, *, noise=NOISE, seed=0, first=0, decoder="parallel", share=PREDICTED
+    buckets, *, noise=NOISE, seed=0, decoder="parallel", share=PREDICTED
 ):
     """Makes endless training data for a denoiser; order and noise follow the seed.
 
@@ -97,8 +94,6 @@ def denoising_batches(
         buckets: `Buckets`.
         noise: dict, the arguments of `corrupt` but the seed.
         seed: int.
-        first: int, the step to begin with: a run that resumes goes on with the data
-            that it would have had.
         decoder: that of the denoiser, see `build_denoiser`.
         share: see `denoising_example`.
 
@@ -107,7 +102,7 @@ def denoising_batches(
     """
     signature = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((), tf.int32))
     dataset = tf.data.Dataset.from_generator(
-        lambda: buckets.steps(seed, first), output_signature=signature
+        lambda: buckets.steps(seed), output_signature=signature
     )
     dataset = dataset.map(
         lambda ids, step: denoising_example(ids, (seed, step), noise, decoder, share),
@@ -232,7 +227,7 @@ def pretrain(
     Args:
         build: function without arguments that returns a denoiser.
         rows: list of int arrays, see `Buckets`.
-        folder: path, see `Checkpoint`.
+        folder: path, the `backup_dir` of `common.resume.fit`.
         epochs: int.
         steps: int, training steps of an epoch.
         seed: int, of weights, order and noise.
@@ -249,77 +244,21 @@ def pretrain(
     Raises:
         FloatingPointError: If the loss is no number any more.
     """
-    checkpoint = Checkpoint(folder)
-    denoiser = checkpoint.load()
-    if denoiser is None:
-        keras.utils.set_random_seed(seed)
-        denoiser = build()
-        compile_denoiser(
-            denoiser,
-            steps=epochs * steps,
-            learning_rate=learning_rate,
-            jit_compile=jit_compile,
-        )
-    done = int(denoiser.optimizer.iterations)
-    data = denoising_batches(
-        Buckets(rows, tokens=tokens),
-        noise=noise,
-        seed=seed,
-        first=done,
-        decoder=decoder,
+    keras.utils.set_random_seed(seed)
+    denoiser = build()
+    compile_denoiser(
+        denoiser,
+        steps=epochs * steps,
+        learning_rate=learning_rate,
+        jit_compile=jit_compile,
     )
-    denoiser.fit(
-        data,
-        initial_epoch=done // steps,
+    buckets = Buckets(rows, tokens=tokens)
+    history = resume.fit(
+        denoiser,
+        denoising_batches(buckets, noise=noise, seed=seed, decoder=decoder),
         epochs=epochs,
         steps_per_epoch=steps,
-        shuffle=False,
+        backup_dir=folder,
         verbose=verbose,
-        callbacks=[keras.callbacks.TerminateOnNaN(), checkpoint],
     )
-    history = checkpoint.history
-    return denoiser, {name: [logs[name] for logs in history] for name in history[0]}
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Keeps model and history after every epoch, in files that are always complete.
-
-    Args:
-        folder: path; `last.keras` and `history.json` are in it, and the weights alone
-            of every tenth epoch, `after-10.weights.h5` and so on.
-    """
-
-    def __init__(self, folder):
-        super().__init__()
-        self.folder = folder
-        self.history = []
-
-    def load(self):
-        """Returns the model as it was kept, or None if there is none yet."""
-        last = self.folder / "last.keras"
-        if not last.exists():
-            return None
-        self.history = json.loads((self.folder / "history.json").read_text("utf-8"))
-        return keras.models.load_model(last)
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not np.isfinite(logs["loss"]):
-            raise FloatingPointError(
-                f"The loss became {logs['loss']} in epoch {epoch + 1}: a smaller "
-                f"`learning_rate` may help. {self.folder} holds the model of the epoch "
-                "before, if there was one."
-            )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # One epoch too many if the run is killed before the model is written.
-        self.history[epoch:] = [{name: float(value) for name, value in logs.items()}]
-        self._replace(
-            "history.json", lambda path: path.write_text(json.dumps(self.history))
-        )
-        self._replace("last.keras", self.model.save)
-        if (epoch + 1) % 10 == 0:
-            self._replace(f"after-{epoch + 1}.weights.h5", self.model.save_weights)
-
-    def _replace(self, name, write):
-        partial = self.folder / f"partial-{name}"
-        write(partial)
-        os.replace(partial, self.folder / name)
+    return denoiser, history

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 
 from common import experiment
-from common.data import load_sentences
 from q4_denoise_text.corpus import (
     learn_vocabulary,
     load_corpus,
@@ -20,7 +19,6 @@ from q4_denoise_text.corpus import (
     tokenize,
 )
 from q4_denoise_text.denoise_text import build_denoiser
-from q4_denoise_text.experiments import encode_sentences, transferred
 from q4_denoise_text.pretraining import Buckets, pretrain, share_of_intact
 
 QUESTION = "q4_denoise_text"
@@ -30,7 +28,6 @@ VOCABULARY = FOLDER / "vocabulary.txt"
 RECORD = FOLDER / "pretraining.json"
 BUILD = experiment.ROOT / "build" / QUESTION
 EPOCHS, STEPS = 34, 500
-SEEDS = range(3)  # of the classifiers that tell how far pre-training has come
 SAMPLE = 60_000  # sentences that the vocabulary is learned from
 
 
@@ -78,43 +75,6 @@ def encode_corpus(corpus, tokenizer):
         )
 
 
-def probe_checkpoints(tokenizer):
-    """Reads sentiment from the encoder before pre-training and after stretches of it.
-
-    Args:
-        tokenizer: the published one.
-
-    Returns:
-        Dict of `epochs`, those whose weights were kept and the last, and `accuracy`, a
-        list for each of them: of a linear head on SST-2's validation sentences, one
-        number a seed.
-    """
-    sentences = encode_sentences(load_sentences("tfds", verbose=False), tokenizer)
-    found = {0: None} | {
-        epoch: BUILD / "pretraining" / f"after-{epoch}.weights.h5"
-        for epoch in range(10, EPOCHS, 10)
-    }
-    accuracies = []
-    for epoch, weights in (found | {EPOCHS: WEIGHTS}).items():
-        denoiser = build_denoiser(tokenizer.vocabulary_size())
-        if weights:
-            denoiser.load_weights(weights)
-        runs = [
-            transferred(
-                "denoiser, frozen" if weights else "random, frozen",
-                "linear",
-                sentences,
-                denoiser,
-                f"after epoch {epoch}",
-                epochs=5,
-                seed=seed,
-            )
-            for seed in SEEDS
-        ]
-        accuracies.append([run["validation"] for run in runs])
-    return {"epochs": [*found, EPOCHS], "accuracy": accuracies}
-
-
 def main():
     """Makes vocabulary, weights and record."""
     corpus = load_corpus("tfds", download=True)
@@ -148,7 +108,6 @@ def main():
         "tokens_of_epoch": round(STEPS * sum(map(len, train)) / len(Buckets(train))),
         "share_of_intact": share_of_intact(Buckets(train)),
         "history": history,
-        "probes": probe_checkpoints(tokenizer),
     }
     RECORD.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 

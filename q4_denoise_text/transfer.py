@@ -3,6 +3,9 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from q4_denoise_text.corpus import MAX_LENGTH
 from q4_denoise_text.denoise_text import FineTuning
@@ -57,6 +60,40 @@ def labelled_batches(rows, labels, *, shuffle=False, seed=0, noise=None, batch=B
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
+def fit_linear_head(classifier, train, tuning, *, strengths=(0.01, 0.1, 1.0)):
+    """Gives the head "linear" of a frozen encoder the best weights there are.
+
+    Nothing but a logistic regression is left to train, which has one optimum: no
+    learning rate, no epochs, no seed. Features are scaled to unit variance for it, and
+    the scale then goes into the weights.
+
+    Args:
+        classifier: from `build_classifier(encoder, head="linear")`.
+        train: pair `(rows, labels)`, see `labelled_batches`.
+        tuning: pair, to choose the strength on.
+        strengths: floats, the inverse of how much is regularised.
+    """
+    pooled = keras.Model(classifier.input, classifier.get_layer("mean").output)
+
+    def features(rows, labels):
+        batches = labelled_batches(rows, labels, batch=8 * BATCH)
+        found = [(pooled.predict_on_batch(ids), label) for ids, label in batches]
+        states, labels = map(np.concatenate, zip(*found, strict=True))
+        return states, labels[:, 0]
+
+    train, tuning = features(*train), features(*tuning)
+    models = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
+        for c in strengths
+    ]
+    for model in models:
+        model.fit(*train)
+    scaler, regression = max(models, key=lambda model: model.score(*tuning))
+    weights = (regression.coef_ / scaler.scale_).T  # (layers * width, 1)
+    bias = regression.intercept_ - scaler.mean_ @ weights
+    classifier.get_layer("logits").set_weights([weights, bias])
+
+
 def train_classifier(
     classifier,
     train,
@@ -68,6 +105,7 @@ def train_classifier(
     noise=None,
     seed=0,
     batch=BATCH,
+    jit_compile=False,
     verbose=0,
 ):
     """Trains a classifier and keeps the weights of its best epoch.
@@ -86,6 +124,8 @@ def train_classifier(
         noise: see `labelled_batches`; for training alone.
         seed: int, of order and noise.
         batch: int.
+        jit_compile: bool, whether XLA compiles the training step, once for every
+            length of a batch. It pays on a GPU alone.
         verbose: as for `fit`.
 
     Returns:
@@ -110,7 +150,7 @@ def train_classifier(
         optimizer,
         keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-        jit_compile=True,
+        jit_compile=jit_compile,
     )
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=epochs, restore_best_weights=True

@@ -3,13 +3,18 @@
 import keras
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from q4_denoise_text import experiments, pretraining, published, transfer
-from q4_denoise_text.denoise_text import build_classifier, build_denoiser
+from common import resume
+from q4_denoise_text import experiments, pretraining, restoration, transfer
+from q4_denoise_text.denoise_text import (
+    build_classifier,
+    build_denoiser,
+    hidden_layers,
+)
 
 VOCAB = 30
 SMALL = {"width": 16, "depth": 1, "heads": 2}
-SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def rows_of(count=200, seed=0):
@@ -28,16 +33,15 @@ def labelled(count=120, seed=0):
     return rows, labels
 
 
-def pretrained(folder, epochs=3, build=None, **options):
+def pretrained(folder):
     return pretraining.pretrain(
-        build or (lambda: build_denoiser(VOCAB, **SMALL)),
+        lambda: build_denoiser(VOCAB, **SMALL),
         rows_of(),
         folder=folder,
-        epochs=epochs,
+        epochs=3,
         steps=4,
         tokens=64,
         jit_compile=False,
-        **options,
     )
 
 
@@ -45,49 +49,25 @@ class Killed(Exception):
     pass
 
 
-@SAVES
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     whole, history = pretrained(tmp_path / "whole")
-    end = pretraining.Checkpoint.on_epoch_end
+    end = resume.Backup.on_epoch_end
 
     def killing(self, epoch, logs=None):
         end(self, epoch, logs)
         if epoch == 1:
             raise Killed
 
-    monkeypatch.setattr(pretraining.Checkpoint, "on_epoch_end", killing)
+    monkeypatch.setattr(resume.Backup, "on_epoch_end", killing)
     with pytest.raises(Killed):
         pretrained(tmp_path / "part")
     monkeypatch.undo()
-
-    def not_again():
-        raise AssertionError("a fresh model")
-
-    resumed, resumed_history = pretrained(tmp_path / "part", build=not_again)
+    resumed, resumed_history = pretrained(tmp_path / "part")
     for one, other in zip(whole.weights, resumed.weights, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
     assert history == resumed_history
     assert len(history["loss"]) == 3
-
-
-@SAVES
-def test_a_loss_that_is_no_number_ends_training_and_spoils_no_file(tmp_path):
-    pretrained(tmp_path, epochs=1)
-    before = (tmp_path / "last.keras").read_bytes()
-    checkpoint = pretraining.Checkpoint(tmp_path)
-    checkpoint.set_model(checkpoint.load())
-    with pytest.raises(FloatingPointError, match="became nan in epoch 2"):
-        checkpoint.on_epoch_end(1, {"loss": float("nan")})
-    assert (tmp_path / "last.keras").read_bytes() == before
-
-
-@SAVES
-def test_what_is_finished_is_not_trained_again(tmp_path):
-    first, _ = pretrained(tmp_path, epochs=1)
-    before = [w.numpy() for w in first.weights]
-    again, history = pretrained(tmp_path, epochs=1)
-    assert len(history["loss"]) == 1
-    assert all(map(np.array_equal, before, [w.numpy() for w in again.weights]))
 
 
 def test_labelled_batches_hold_every_sentence_once_with_its_label():
@@ -121,6 +101,37 @@ def test_noise_is_drawn_afresh_every_epoch():
     assert 0.3 < np.mean(np.concatenate([a[a > 0] == 2 for a in first])) < 0.7
 
 
+@pytest.mark.parametrize("layer", [None, 0])
+def test_a_linear_head_is_given_the_weights_of_the_regression(layer):
+    rows, labels = labelled(300)
+    encoder = build_denoiser(VOCAB, **SMALL).get_layer("encoder")
+    classifier = build_classifier(encoder, head="linear", layer=layer)
+    before = [w.numpy() for w in classifier.get_layer("encoder").weights]
+    transfer.fit_linear_head(classifier, (rows, labels), labelled(60, seed=1))
+    after = [w.numpy() for w in classifier.get_layer("encoder").weights]
+    assert all(map(np.array_equal, before, after))
+
+    states = hidden_layers(encoder)(restoration.pad_rows(rows))
+    states = states[:1] if layer == 0 else states
+    features = np.array(
+        [
+            np.concatenate(
+                [layer[i, : len(row)].numpy().mean(axis=0) for layer in states]
+            )
+            for i, row in enumerate(rows)
+        ]
+    )
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    expected = [
+        LogisticRegression(C=c, max_iter=500).fit(features, labels)
+        for c in (0.01, 0.1, 1.0)
+    ]
+    found = transfer.predict(classifier, rows)
+    errors = [np.abs(found - e.decision_function(features)).max() for e in expected]
+    assert min(errors) < 1e-2
+    assert transfer.accuracy(found, labels) > 0.9
+
+
 @pytest.mark.parametrize("head", ["linear", "attention"])
 def test_a_classifier_learns_what_a_word_decides(head):
     encoder = build_denoiser(VOCAB, **SMALL).get_layer("encoder")
@@ -148,26 +159,3 @@ def test_a_few_sentences_are_learned_by_heart():
     )
     assert losses[-1] < 1 < losses[0]
     assert scores["token_accuracy"] > 0.9
-
-
-def test_weights_that_are_not_the_published_ones_are_refused(tmp_path, monkeypatch):
-    (tmp_path / "denoiser.weights.h5").write_bytes(b"something else")
-    (tmp_path / "pretraining.json").write_text('{"sha256": "00"}')
-    monkeypatch.setattr(published, "WEIGHTS", tmp_path / "denoiser.weights.h5")
-    monkeypatch.setattr(published, "RECORD", tmp_path / "pretraining.json")
-    with pytest.raises(ValueError, match="not the published file"):
-        published.load_published()
-
-
-def test_token_ids_are_cached(tmp_path, monkeypatch):
-    from q4_denoise_text import corpus
-
-    monkeypatch.setattr(published, "BUILD", tmp_path)
-    tokenizer = corpus.make_tokenizer([*corpus.SPECIAL_TOKENS, "good", "film"])
-    texts = corpus.Corpus("toy", np.array(["good film", "film"]), np.array(["good"]))
-    train, held_out = published.encode_corpus(texts, tokenizer)
-    assert [row.tolist() for row in train] == [[5, 6], [6]]
-    assert [row.tolist() for row in held_out] == [[5]]
-    monkeypatch.setattr(published, "tokenize", None)  # from now on the cache has to do
-    again, _ = published.encode_corpus(texts, tokenizer)
-    assert [row.tolist() for row in again] == [[5, 6], [6]]
