@@ -1,7 +1,7 @@
 """What the denoiser learns from: sentences of film reviews, as token ids.
 
-IMDB's training and unsupervised reviews are cut into sentences, or into passages of a
-few of them. Labels are never read. Whatever text SST-2 is judged on is left out.
+IMDB's training and unsupervised reviews are cut into sentences. Labels are never
+read. Whatever text SST-2 is judged on is left out.
 """
 
 import html
@@ -20,6 +20,7 @@ SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[MASK]", "[START]", "[END]"]
 PAD, UNKNOWN, MASK, START, END = range(len(SPECIAL_TOKENS))
 MAX_LENGTH = 64  # tokens
 HELD_OUT = 1_000  # reviews
+SHORTEST = 3  # words of a sentence
 SEED = 14
 TREEBANK = {"-lrb-": "(", "-rrb-": ")", " n't": "n't", "``": '"', "''": '"', r"\/": "/"}
 TAG = re.compile(r"</?[a-zA-Z][^<>]{0,20}>|[\x00-\x1f\x7f]")
@@ -34,7 +35,7 @@ class Corpus(NamedTuple):
     held_out: np.ndarray
 
 
-def load_corpus(source="auto", *, data_dir=None, download=False, words=(1, 1)):
+def load_corpus(source="auto", *, data_dir=None, download=False):
     """Loads sentences to train a denoiser on, and others to judge it on.
 
     Args:
@@ -43,8 +44,6 @@ def load_corpus(source="auto", *, data_dir=None, download=False, words=(1, 1)):
             trains on, or "auto" for IMDB where it is prepared and those elsewhere.
         data_dir: str or path, folder of tensorflow-datasets, see `load_sentences`.
         download: bool, whether to download IMDB and SST-2 where they are missing.
-        words: pair of ints; `(1, 1)` gives single sentences, a larger range passages
-            of consecutive ones, see `join_sentences`.
 
     Returns:
         A `Corpus`. Sentences are distinct, and reviews are held out whole.
@@ -64,7 +63,7 @@ def load_corpus(source="auto", *, data_dir=None, download=False, words=(1, 1)):
             wanted = (loader, data_dir, download)
             imdb = prepared_builder("imdb_reviews/plain_text", *wanted)
             sst2 = prepared_builder("glue/sst2", *wanted)
-            return _imdb(imdb, sst2, words)
+            return _imdb(imdb, sst2)
         except NotPreparedError:
             if source == "tfds":
                 raise
@@ -76,7 +75,7 @@ def load_corpus(source="auto", *, data_dir=None, download=False, words=(1, 1)):
     return Corpus(ratings.name, train, held_out)
 
 
-def _imdb(imdb, sst2, words):
+def _imdb(imdb, sst2):
     reviews = [
         text
         for split in ("train", "unsupervised")
@@ -88,21 +87,19 @@ def _imdb(imdb, sst2, words):
         for split in ("validation", "test")
         for text in read_texts(sst2, split, "sentence")[0]
     )
-    rng = np.random.default_rng(SEED)
-    order = rng.permutation(len(reviews))
+    order = np.random.default_rng(SEED).permutation(len(reviews))
     held_out, train = np.split(order, [HELD_OUT])
     seen, parts = set(), []
     for rows in (held_out, train):
         found = []
         for row in rows:
             sentences = SENTENCE_END.split(reviews[row])
-            sentences = [s for s in sentences if s not in judged]
-            found += join_sentences(sentences, words, rng)
+            sentences = [s for s in sentences if len(s.split()) >= SHORTEST]
+            found += [s for s in sentences if s not in judged]
         new = [text for text in dict.fromkeys(found) if bare(text) not in seen]
         seen.update(map(bare, new))
         parts.append(np.array(new, dtype=object))
-    name = "sentences" if words == (1, 1) else "passages"
-    return Corpus(f"{name} of IMDB reviews", parts[1], parts[0])
+    return Corpus("sentences of IMDB reviews", parts[1], parts[0])
 
 
 class Judged:
@@ -150,30 +147,6 @@ def bare(text):
     """Returns letters and digits alone, lower-case, to compare texts by."""
     plain = unicodedata.normalize("NFKC", clean(text).lower())
     return re.sub(r"[\W_]+", "", plain)
-
-
-def join_sentences(sentences, words, rng):
-    """Joins consecutive sentences into passages.
-
-    Args:
-        sentences: list of strings, in order.
-        words: pair of ints; a passage grows while it stays within a number of words
-            drawn from the first to the second. A single sentence may be longer.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        List of strings of three words or more.
-    """
-    passages, length, limit = [[]], 0, 0
-    for sentence in filter(None, sentences):
-        count = len(sentence.split())
-        if length + count > limit:
-            passages.append([])
-            length, limit = 0, rng.integers(words[0], words[1] + 1)
-        passages[-1].append(sentence)
-        length += count
-    passages = map(" ".join, passages)
-    return [passage for passage in passages if len(passage.split()) >= 3]
 
 
 def learn_vocabulary(texts, size=8_000):

@@ -188,7 +188,7 @@ def build_classifier(
     frozen=True,
     head="attention",
     layer=None,
-    units=256,
+    units=512,
     dropout=0.3,
     name=None,
 ):

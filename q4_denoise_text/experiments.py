@@ -59,8 +59,21 @@ METRICS = {
     "sst2_finetuned": ("denoiser, fine-tuned", "attention"),
     "sst2_scratch": ("from scratch", "attention"),
 }
-# What fine-tuning is regularised with: words go missing.
+# How an encoder and the head on it are trained. A fresh head takes larger steps than
+# what is pre-trained, and a whole network is regularised: words go missing.
 WORD_NOISE = {"mask_rate": 0.1, "replace_rate": 0.0, "shuffle_distance": 0}
+TRAINING = {
+    "random, frozen": {"learning_rate": 5e-3},
+    "denoiser, frozen": {"learning_rate": 5e-3},
+    "denoiser, fine-tuned": {
+        "learning_rate": 5e-3,
+        "slow_rate": 0.1,
+        "noise": WORD_NOISE,
+    },
+    "from scratch": {"learning_rate": 1e-3, "slow_rate": 1.0, "noise": WORD_NOISE},
+}
+# The denoiser of short pre-trainings, an eighth of the published one's encoder.
+SMALL = {"width": 64, "depth": 2}
 
 
 def encode_sentences(texts, tokenizer):
@@ -157,9 +170,8 @@ def transferred(
                 train,
                 sentences["tuning"],
                 epochs=round(epochs / share**0.5),
-                slow_rate=0.3 if pretrained else 1.0,
                 seed=seed,
-                noise=WORD_NOISE,
+                **TRAINING[use],
             )
         return _measured(classifier, sentences)
 
@@ -180,7 +192,7 @@ def _measured(classifier, sentences):
 def objective_matters(
     objective, sentences, rows, vocab_size, *, seed, steps=1_000, longest=24
 ):
-    """Pre-trains shortly for some objective, then reads sentiment from the encoder.
+    """Pre-trains a small denoiser shortly, then reads sentiment from its encoder.
 
     Args:
         objective: key of `OBJECTIVES`.
@@ -210,7 +222,7 @@ def objective_matters(
     def compute():
         with tempfile.TemporaryDirectory() as folder:
             denoiser, history = pretraining.pretrain(
-                lambda: build_denoiser(vocab_size, decoder=decoder),
+                lambda: build_denoiser(vocab_size, decoder=decoder, **SMALL),
                 short,
                 folder=Path(folder),
                 epochs=5,

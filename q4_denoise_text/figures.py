@@ -62,21 +62,21 @@ def plot_pretraining(history, tokens_per_epoch):
     return figure
 
 
-def plot_amounts(tokens, accuracies):
-    """Draws what a linear head reads from encoders that were trained on more and more.
+def plot_amounts(accuracies):
+    """Draws what a linear head reads from encoders that have read more and more.
 
     Args:
-        tokens: list of floats, the tokens that each kind of encoder has read.
-        accuracies: list of lists of accuracies, one list for each of them.
+        accuracies: dict from a number of tokens to a list of accuracies.
     """
     figure, axes = plt.subplots()
-    means = [100 * np.mean(values) for values in accuracies]
-    axes.plot(np.divide(tokens, 1e6), means)
-    for place, values in zip(tokens, accuracies, strict=True):
-        axes.plot(np.full(len(values), place / 1e6), np.multiply(values, 100), "o",
+    tokens = np.divide(list(accuracies), 1e6)
+    axes.plot(tokens, [100 * np.mean(values) for values in accuracies.values()])
+    for place, values in zip(tokens, accuracies.values(), strict=True):
+        axes.plot(np.full(len(values), place), np.multiply(values, 100), "o",
                   color=COLORS[0])  # fmt: skip
-    axes.set_xscale("symlog", linthresh=0.5)
-    axes.set_xticks([0, 1, 10, 60], ["0", "1", "10", "60"])
+    axes.set_xscale("symlog", linthresh=0.1)
+    ticks = [0, 0.1, 1, 10, 100]
+    axes.set_xticks(ticks, map(str, ticks))
     axes.set(xlabel="tokens read (millions)", ylabel="accuracy of a linear head (%)")
     return figure
 

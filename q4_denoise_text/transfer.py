@@ -101,7 +101,7 @@ def train_classifier(
     *,
     epochs,
     learning_rate=1e-3,
-    slow_rate=0.3,
+    slow_rate=0.1,
     noise=None,
     seed=0,
     batch=BATCH,

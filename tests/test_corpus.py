@@ -13,7 +13,6 @@ from q4_denoise_text.corpus import (
     SPECIAL_TOKENS,
     bare,
     clean,
-    join_sentences,
     learn_vocabulary,
     make_tokenizer,
     tokenize,
@@ -108,118 +107,6 @@ def test_bare_leaves_letters_and_digits():
 def test_bare_texts_are_equal_whatever_their_spelling(one, other):
     assert bare(one) == bare(other)
     assert bare(one) != bare(other + " 2")
-
-
-# -- Passages ------------------------------------------------------------------------
-
-
-def some_sentences(seed, count=300, longest=12):
-    """Sentences in which every word is another."""
-    lengths = np.random.default_rng(seed).integers(1, longest + 1, count)
-    words = iter(range(10_000))
-    return [" ".join(f"w{next(words)}" for _ in range(length)) for length in lengths]
-
-
-def groups(passages, sentences):
-    """For each passage the numbers of its first sentence and of the one after it."""
-    starts = {sentence.split()[0]: n for n, sentence in enumerate(sentences)}
-    for passage in passages:
-        start = end = starts[passage.split()[0]]
-        size = len(passage.split())
-        while size > 0:
-            size -= len(sentences[end].split())
-            end += 1
-        yield start, end
-
-
-def greedy(sentences, limit):
-    passages, words = [], []
-    for sentence in sentences:
-        if words and len(words) + len(sentence.split()) > limit:
-            passages.append(words)
-            words = []
-        words = words + sentence.split()
-    return [" ".join(words) for words in [*passages, words] if len(words) >= 3]
-
-
-each_seed = pytest.mark.parametrize("seed", range(3))
-each_range = pytest.mark.parametrize("words", [(1, 1), (5, 9), (8, 40), (20, 20)])
-
-
-@each_range
-@each_seed
-def test_passages_are_consecutive_sentences_joined_by_blanks(words, seed):
-    sentences = some_sentences(seed)
-    passages = join_sentences(sentences, words, np.random.default_rng(seed))
-    after = 0
-    for passage, (start, end) in zip(
-        passages, groups(passages, sentences), strict=True
-    ):
-        assert after <= start < end
-        assert passage == " ".join(sentences[start:end])
-        after = end
-
-
-@each_range
-@each_seed
-def test_passages_stay_within_the_limit_unless_a_single_sentence(words, seed):
-    sentences = some_sentences(seed, longest=30)
-    passages = join_sentences(sentences, words, np.random.default_rng(seed))
-    sizes = [len(passage.split()) for passage in passages]
-    assert min(sizes) >= 3
-    assert max(sizes) > 20  # long sentences are not cut
-    for size, (start, end) in zip(sizes, groups(passages, sentences), strict=True):
-        assert size <= words[1] or end == start + 1
-        if end < len(sentences):  # nor would the next one always have fitted
-            assert size + len(sentences[end].split()) > words[0]
-
-
-@each_seed
-def test_only_passages_under_three_words_are_lost(seed):
-    sentences = some_sentences(seed, longest=5)
-    passages = join_sentences(sentences, (4, 6), np.random.default_rng(seed))
-    found = {word for passage in passages for word in passage.split()}
-    words = " ".join(sentences).split()
-    # Three words lost in a row would have made a passage of their own.
-    lost = "".join(".x"[word not in found] for word in words)
-    assert "x" in lost
-    assert "xxx" not in lost
-    # Short sentences that fit together lose nothing.
-    short = [sentence for sentence in sentences if len(sentence.split()) == 2]
-    passages = join_sentences(short, (6, 6), np.random.default_rng(seed))
-    lost = len(" ".join(short).split()) - len(" ".join(passages).split())
-    assert 0 <= lost < 3
-
-
-@pytest.mark.parametrize("limit", [1, 4, 10, 25])
-@each_seed
-def test_passages_of_a_fixed_limit_are_those_of_a_loop(limit, seed):
-    sentences = some_sentences(seed)
-    passages = join_sentences(sentences, (limit, limit), np.random.default_rng(0))
-    assert passages == greedy(sentences, limit)
-
-
-def test_every_passage_draws_a_limit_between_the_two():
-    passages = join_sentences(["word"] * 2000, (4, 7), np.random.default_rng(0))
-    sizes = [len(passage.split()) for passage in passages[:-1]]
-    assert set(sizes) == {4, 5, 6, 7}
-    assert min(sizes.count(size) for size in range(4, 8)) > len(sizes) / 8
-
-
-def test_the_generator_alone_decides_on_passages():
-    def join(seed):
-        return join_sentences(some_sentences(0), (8, 30), np.random.default_rng(seed))
-
-    assert join(1) == join(1)
-    assert join(1) != join(2)
-
-
-def test_few_or_short_sentences():
-    rng = np.random.default_rng(0)
-    assert join_sentences([], (5, 9), rng) == []
-    assert join_sentences(["too short"], (5, 9), rng) == []
-    assert join_sentences(["just long enough"], (5, 9), rng) == ["just long enough"]
-    assert join_sentences(["one", "and two"], (5, 9), rng) == ["one and two"]
 
 
 # -- Token ids -----------------------------------------------------------------------
@@ -377,14 +264,14 @@ class FakeSet:
         self.splits = splits
 
 
-def fake_corpus(monkeypatch, imdb, sst2, held_out=1, words=(3, 8)):
+def fake_corpus(monkeypatch, imdb, sst2, held_out=1):
     monkeypatch.setattr(corpus, "HELD_OUT", held_out)
     sets = {"imdb_reviews/plain_text": imdb, "glue/sst2": sst2}
     monkeypatch.setattr(corpus, "prepared_builder", lambda name, *wanted: sets[name])
     monkeypatch.setattr(
         corpus, "read_texts", lambda builder, split, key: (builder.splits[split], None)
     )
-    return corpus.load_corpus("tfds", words=words)
+    return corpus.load_corpus("tfds")
 
 
 def numbered_reviews(count):
@@ -403,6 +290,14 @@ def test_reviews_are_held_out_whole_and_taken_once(monkeypatch):
     assert sorted(everything) == sorted(s for r in reviews for s in split_up(r))
     numbers = [{s.split()[4] for s in part} for part in found[1:]]
     assert numbers[0].isdisjoint(numbers[1])
+
+
+def test_sentences_of_one_or_two_words_are_not_taken(monkeypatch):
+    reviews = [f"Well. Film {n}! Just long enough {n}." for n in range(4)]
+    imdb = FakeSet(train=reviews, unsupervised=[])
+    found = fake_corpus(monkeypatch, imdb, FakeSet(validation=[], test=[]))
+    everything = sorted([*found.train, *found.held_out])
+    assert everything == [f"Just long enough {n}." for n in range(4)]
 
 
 def split_up(review):
@@ -435,7 +330,7 @@ def test_long_sentences_are_kept_out_inside_others_too(text, kept_out):
     assert (text in judged) == kept_out
 
 
-def test_held_out_passages_do_not_occur_in_training(monkeypatch):
+def test_held_out_sentences_do_not_occur_in_training(monkeypatch):
     said = "The very same sentence is here."
     reviews = [f"{review} {said}" for review in numbered_reviews(6)]
     imdb = FakeSet(train=reviews, unsupervised=[])
