@@ -23,7 +23,7 @@ def fit(
     dataset,
     *,
     epochs,
-    backup_dir,
+    backup_dir=None,
     steps_per_epoch=None,
     best=None,
     callbacks=(),
@@ -36,23 +36,28 @@ def fit(
         dataset: `tf.data.Dataset`. Its passes, or its batches where it has no end, must
             be the same for every process that makes it: seeds decide them.
         epochs: int.
-        backup_dir: path of a folder for this training alone.
+        backup_dir: path of a folder for this training alone. None: nothing is kept,
+            and the weights are the same.
         steps_per_epoch: int, for data whose length is not known, or that has no end.
         best: name of a metric of the logs, such as "val_accuracy": in the end the model
-            has the weights of the epoch in which it was highest. None: of the last one.
+            has the weights of the epoch in which it was highest, or their moving
+            average if the optimizer keeps one. None: of the last one.
         callbacks: for `fit`; they see the epochs of this process alone.
         **options: for `fit`.
 
     Returns:
-        Dict of lists, one value an epoch, those before the interruption included.
+        The `keras.callbacks.History`, with the epochs before the interruption.
 
     Raises:
         FloatingPointError: If the loss is no number any more; the backup is of the
             epoch before.
-        ValueError: If the backup is of another model, or a length is missing.
+        ValueError: If the backup is of another model, or a length or the folder for
+            the best epoch is missing.
     """
-    backup = Backup(backup_dir, best)
-    done = backup.restore(model)
+    if best and backup_dir is None:
+        raise ValueError(
+            f"`best` needs a `backup_dir`. Received: best={best!r}, backup_dir=None"
+        )
     if steps_per_epoch is None:
         steps_per_epoch = int(dataset.cardinality())
         if steps_per_epoch < 1:
@@ -62,21 +67,25 @@ def fit(
             )
         # One iterator for all epochs: how many `fit` would make is its own affair.
         dataset = dataset.repeat()
-    dataset = dataset.skip(done * steps_per_epoch)
-    if done < epochs:
-        model.fit(
-            dataset,
-            initial_epoch=done,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=[*callbacks, backup],
-            shuffle=False,
-            **options,
-        )
-    if best:
-        model.load_weights(backup.folder / "best.weights.h5")
-    logs = [epoch["logs"] for epoch in backup.history]
-    return {name: [values[name] for values in logs] for name in logs[0]}
+    backups = [] if backup_dir is None else [Backup(backup_dir, best)]
+    done = sum(backup.restore(model) for backup in backups)
+    history = model.fit(  # where all is done, it still averages the weights
+        dataset.skip(done * steps_per_epoch),
+        initial_epoch=done,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        callbacks=[*callbacks, *backups],
+        shuffle=False,
+        **options,
+    )
+    for backup in backups:
+        logs = [epoch["logs"] for epoch in backup.history]
+        history.history = {name: [values[name] for values in logs] for name in logs[0]}
+        history.epoch = list(range(len(logs)))
+        if best:
+            model.load_weights(backup.folder / "best.weights.h5")
+            model.optimizer.finalize_variable_values(model.trainable_variables)
+    return history
 
 
 def generators(model):

@@ -62,21 +62,20 @@ def plot_pretraining(history, tokens_per_epoch):
     return figure
 
 
-def plot_amounts(accuracies):
+def plot_amounts(runs):
     """Draws what a linear head reads from encoders that have read more and more.
 
     Args:
-        accuracies: dict from a number of tokens to a list of accuracies.
+        runs: dict from a number of tokens to a list of dicts with an accuracy as
+            `validation`.
     """
     figure, axes = plt.subplots()
-    tokens = np.divide(list(accuracies), 1e6)
-    axes.plot(tokens, [100 * np.mean(values) for values in accuracies.values()])
-    for place, values in zip(tokens, accuracies.values(), strict=True):
-        axes.plot(np.full(len(values), place), np.multiply(values, 100), "o",
-                  color=COLORS[0])  # fmt: skip
-    axes.set_xscale("symlog", linthresh=0.1)
-    ticks = [0, 0.1, 1, 10, 100]
-    axes.set_xticks(ticks, map(str, ticks))
+    found = [
+        [100 * run["validation"] for run in of_seeds] for of_seeds in runs.values()
+    ]
+    tokens = np.divide(list(runs), 1e6)
+    axes.plot(tokens, np.mean(found, axis=1))
+    axes.plot(tokens, found, "o", color=COLORS[0])
     axes.set(xlabel="tokens read (millions)", ylabel="accuracy of a linear head (%)")
     return figure
 

@@ -261,4 +261,4 @@ def pretrain(
         backup_dir=folder,
         verbose=verbose,
     )
-    return denoiser, history
+    return denoiser, history.history

@@ -74,7 +74,7 @@ def train(folder, *, kill=None, endless=False, best=None, epochs=EPOCHS):
         callbacks=callbacks + ([KillAt(kill)] if kill else []),
         verbose=0,
     )
-    return model, history
+    return model, history.history
 
 
 def assert_same(one, other):
@@ -125,19 +125,21 @@ def test_a_kill_while_a_file_is_written_ends_the_same(tmp_path, monkeypatch, nam
 def test_what_is_finished_is_not_trained_again(tmp_path):
     whole = train(tmp_path)
     before = (tmp_path / "last.weights.h5").read_bytes()
-    _, history = train(tmp_path, kill=1)
-    assert history == whole[1]
+    assert_same(train(tmp_path, kill=1), whole)
     assert (tmp_path / "last.weights.h5").read_bytes() == before
 
 
 def test_the_best_epoch_is_the_one_that_is_kept(tmp_path):
     model, history = train(tmp_path, best="val_loss")  # the worst loss, to tell it
     assert np.argmax(history["val_loss"]) != EPOCHS - 1
-    last, _ = train(tmp_path / "other")
-    weights = [m.get_weights()[0] for m in (model, last)]
-    assert not np.array_equal(*weights)
-    model.load_weights(tmp_path / "best.weights.h5")
-    np.testing.assert_array_equal(model.get_weights()[0], weights[0])
+    loss, _ = model.evaluate(*validation_data(), verbose=0)
+    assert loss == pytest.approx(max(history["val_loss"]), rel=1e-5)
+
+
+def test_without_a_folder_nothing_is_kept_and_the_weights_are_the_same(tmp_path):
+    assert_same(train(None), train(tmp_path / "kept"))
+    with pytest.raises(ValueError, match="`best` needs a `backup_dir`"):
+        train(None, best="val_accuracy")
 
 
 def test_a_loss_that_is_no_number_spoils_no_file(tmp_path):
