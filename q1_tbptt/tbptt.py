@@ -18,6 +18,7 @@ import numbers
 import keras
 import tensorflow as tf
 
+from common import resume
 from common.text import PADDING_ID, check_batch, check_token_ids
 from q1_tbptt.gradients import GradientMagnitudes, gradient_magnitudes
 from q1_tbptt.truncation import ElmanRecurrence, HoistedRNN, truncated_scan
@@ -241,6 +242,7 @@ def train_tbptt(
     global_clipnorm=None,
     seed=0,
     callbacks=(),
+    backup_dir=None,
     jit_compile="auto",
     verbose="auto",
 ):
@@ -270,6 +272,8 @@ def train_tbptt(
         global_clipnorm: float, the norm that gradients are clipped to, or None.
         seed: int, of the weights and the dropout.
         callbacks: Keras callbacks, for `fit`.
+        backup_dir: path of a folder for this training alone: one that was killed goes
+            on from there (`common.resume.fit`). None keeps nothing.
         jit_compile: bool or "auto", whether XLA compiles the steps.
         verbose: as in `fit`.
 
@@ -306,12 +310,14 @@ def train_tbptt(
         metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
         jit_compile=jit_compile,
     )
-    history = model.fit(
-        train_ds,
+    history = resume.fit(
+        model,
+        train_ds.repeat(),
         validation_data=validation_ds,
         epochs=epochs,
+        steps_per_epoch=batches,
         callbacks=[keras.callbacks.SwapEMAWeights(), *callbacks],
-        shuffle=False,  # the data set shuffles itself
+        backup_dir=backup_dir,
         verbose=verbose,
     )
     return model, history

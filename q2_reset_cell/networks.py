@@ -8,7 +8,7 @@ import itertools
 import keras
 import numpy as np
 
-from common import experiment
+from common import experiment, resume
 from q1_tbptt.tbptt import TBPTTClassifier  # for its plot of the gradient
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
 from q2_reset_cell.streams import TIME, stream_batches
@@ -109,7 +109,7 @@ def levelled(network, task):
     return copy
 
 
-def train(network, task, *, steps, learning_rate, seed):
+def train(network, task, *, steps, learning_rate, seed, backup_dir=None):
     """Trains a network on fresh streams of 40 steps, with Adam and a cosine rate.
 
     Args:
@@ -118,6 +118,8 @@ def train(network, task, *, steps, learning_rate, seed):
         steps: int, batches of 64 streams, in whole hundreds.
         learning_rate: float, the first one.
         seed: int, of the streams.
+        backup_dir: path of a folder for this training alone: one that was killed goes
+            on from there (`common.resume.fit`). None keeps nothing.
 
     Returns:
         List of floats, the mean loss of every hundred steps.
@@ -129,11 +131,12 @@ def train(network, task, *, steps, learning_rate, seed):
         jit_compile=True,
         steps_per_execution=20,  # a step alone takes less time than its call
     )
-    history = network.fit(
+    history = resume.fit(
+        network,
         stream_batches(task, seed),
         epochs=steps // STEPS_IN_EPOCH,
         steps_per_epoch=STEPS_IN_EPOCH,
-        shuffle=False,
+        backup_dir=backup_dir,
         verbose=0,
     )
     return history.history["loss"]

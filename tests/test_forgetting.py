@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common import resume
 from q2_reset_cell import experiments, networks
 from q2_reset_cell.reset_cell import ResetRNN
 from q2_reset_cell.streams import flip_flop_task, parity_task, sum_task
@@ -119,6 +120,36 @@ def test_training_repeats_and_learns():
     assert len(first) == 3 and first[-1] < 0.8 * first[0]
     np.testing.assert_allclose(losses(0), first, rtol=1e-5)
     assert losses(1) != first
+
+
+class Interrupt(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        # In the second of the epochs, which are of a hundred steps.
+        if self.model.optimizer.iterations > 140:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
+    def train(backup_dir):
+        keras.utils.set_random_seed(3)
+        network = build()
+        settings = {"steps": 300, "learning_rate": 0.01, "seed": 0}
+        losses = networks.train(network, SUMS, **settings, backup_dir=backup_dir)
+        return network, losses
+
+    whole, losses = train(None)
+    fit = resume.fit
+    monkeypatch.setattr(
+        resume, "fit", lambda *args, **kw: fit(*args, **kw, callbacks=[Interrupt()])
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path)
+    monkeypatch.undo()
+    resumed, losses_again = train(tmp_path)
+    assert losses_again == losses and len(losses) == 3
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_state_penalty_is_a_mean_over_states():
