@@ -21,7 +21,7 @@ def notebook(number):
         metadata={"accelerator": "GPU"},
         cells=[
             v4.new_markdown_cell(
-                f"{BADGE}# Question {number}: why\n\nBecause.", id="a"
+                f"{BADGE}# Question {number}: why\n\n![a](results/a.png)", id="a"
             ),
             v4.new_markdown_cell("## Set-up\n\nFinds the repository.", id="b"),
             v4.new_code_cell("sys.path.insert(0, 'x')", execution_count=1, id="c"),
@@ -53,6 +53,7 @@ def test_contents_lead_to_every_question(merged):
         )
     assert "<https://video.example>" in contents
     assert not any("badge.svg" in text for text in sources)
+    assert any("![a](q2_two/results/a.png)" in text for text in sources)
 
 
 def test_there_is_one_set_up_and_names_are_cleared_between_questions(merged):

@@ -104,6 +104,7 @@ def merge(notebooks, video):
         anchor = question.partition("_")[0]
         first, *rest = notebook.cells
         text = first.source[first.source.index("# ") :]  # without the badge
+        text = text.replace("](results/", f"]({question}/results/")
         titles[anchor] = text.splitlines()[0].lstrip("# ")
         cells.append(nbformat.v4.new_markdown_cell(f'<a id="{anchor}"></a>\n\n{text}'))
         cells.append(nbformat.v4.new_code_cell("%reset -f"))
