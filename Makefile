@@ -10,13 +10,15 @@ Q ?=
 RUN = .venv/bin/python -m tools.run_notebooks $(if $(Q),--question $(Q))
 BENCHMARKS = $(wildcard benchmarks/bench_$(firstword $(subst _, ,$(Q)))*.py)
 
-.PHONY: help environment run test check notebooks bench publishing submission site
+.PHONY: help environment run test check notebooks sweep bench publishing submission \
+    site
 
 help:
 	@echo "make run        execute the notebooks into build/ (PRESET=full, Q=q1_tbptt)"
 	@echo "make test       run the tests"
 	@echo "make check      lint the code and the notebooks"
 	@echo "make notebooks  the published run: full preset, notebooks and results in place"
+	@echo "make sweep      the same, its runs spread by Ray (RAY_ADDRESS=, default local)"
 	@echo "make bench      run the benchmarks (Q=q1_tbptt)"
 	@echo "make submission pack what is handed in into build/submission.zip (VIDEO_URL=)"
 	@echo "make site       build the site into build/site/"
@@ -33,6 +35,12 @@ run: environment
 	@$(RUN) --preset $(PRESET)
 
 notebooks: environment
+	@$(RUN) --preset full --in-place
+
+sweep: export RAY_ADDRESS ?= local
+sweep: environment
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r requirements-sweep.txt -c constraints.txt
 	@$(RUN) --preset full --in-place
 
 test: environment

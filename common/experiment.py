@@ -25,6 +25,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from common import sweep
+
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("quick", "full")
 _START = time.perf_counter()
@@ -169,7 +171,8 @@ def remember(question, settings, compute):
     Args:
         question: Name of the question's folder.
         settings: Dict of everything that decides the result; JSON must hold it.
-        compute: Function without arguments that returns a dict JSON can hold.
+        compute: Function without arguments that returns a dict JSON can hold; it may
+            run on another machine, see `common.sweep`.
 
     Returns:
         The dict as JSON gives it back (tuples become lists), with the time that it
@@ -184,7 +187,7 @@ def remember(question, settings, compute):
         _replayed_seconds.append(result["seconds"])
         return result
     start = time.perf_counter()
-    result = compute() | {"seconds": round(time.perf_counter() - start, 2)}
+    result = sweep.compute(compute) | {"seconds": round(time.perf_counter() - start, 2)}
     if full:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_json(path, {"settings": settings, "result": result})

@@ -133,7 +133,7 @@ def plot_grid(accuracies, floor):
         axes.axhline(100 * value, color=COLORS[3], linestyle=LINES[index + 1],
                      linewidth=1.5, label=label)  # fmt: skip
     axes.set_xticks(range(len(encoders)), encoders)
-    axes.set(ylabel="accuracy (%)", ylim=(45, 92))
+    axes.set(ylabel="accuracy (%)", ylim=(50, 95))  # from chance on
     axes.legend(loc="upper left", ncols=2)
     return figure
 
@@ -158,23 +158,19 @@ def plot_labels(curves, counts):
     return figure
 
 
-def plot_bars(values, label):
-    """Draws a horizontal bar with its spread for each list of values.
+def plot_points(values, label):
+    """Draws a row for each list of values: every one as a point, a bar at their mean.
 
     Args:
         values: dict from a name to a list of numbers.
         label: str, of the axis.
     """
-    figure, axes = plt.subplots(figsize=(7.2, 0.6 + 0.45 * len(values)))
-    names = list(values)
-    means = [np.mean(values[name]) for name in names]
-    axes.barh(names, means, color=COLORS[2])
-    for place, name in enumerate(names):
-        axes.plot(values[name], np.full(len(values[name]), place), ".", color=COLORS[0])
-    low, high = min(map(min, values.values())), max(map(max, values.values()))
-    margin = 0.3 * (high - low) + 1e-3
-    axes.set(xlabel=label, xlim=(low - margin, high + margin))
-    axes.invert_yaxis()
+    figure, axes = plt.subplots(figsize=(7.2, 0.8 + 0.4 * len(values)))
+    for place, found in enumerate(values.values()):
+        axes.plot(found, np.full(len(found), place), "o", color=COLORS[2])
+        axes.plot(np.mean(found), place, "|", color=COLORS[0], ms=18, mew=2.5)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.5))
     return figure
 
 

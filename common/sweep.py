@@ -1,0 +1,86 @@
+"""Many runs: one after the other, or as tasks of a Ray cluster.
+
+```python
+runs = sweep.run_all(measured, itertools.product(CELLS, SEEDS))
+runs["lstm", 0]
+```
+
+With `RAY_ADDRESS` in the environment, "local" or the address of a cluster, what
+`experiment.remember` has to compute is computed there, a task for each run
+(`pip install ray` first). Results come back to this machine, which keeps them.
+"""
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RETRIES = 3  # of a task whose worker was killed
+# What a worker must know of the environment of this process.
+PASSED_ON = ("PRESET", "TFDS_DATA_DIR")
+_connecting = threading.Lock()
+
+
+def run_all(run, settings):
+    """Calls a function with each of some settings, on Ray all at once.
+
+    Args:
+        run: function that goes through `experiment.remember`.
+        settings: iterable of tuples, the arguments of a call each.
+
+    Returns:
+        Dict from each tuple to what the function returned, in their order.
+    """
+    settings = list(settings)
+    if not on_ray():
+        return {arguments: run(*arguments) for arguments in settings}
+    # Threads that wait: each looks into what is remembered and sends a task.
+    with ThreadPoolExecutor(max(1, len(settings))) as threads:
+        results = threads.map(lambda arguments: run(*arguments), settings)
+        return dict(zip(settings, results, strict=True))
+
+
+def on_ray():
+    """Returns whether runs are computed on a Ray cluster."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def compute(function):
+    """Calls a function without arguments, here or as a task on one CPU of a cluster.
+
+    Args:
+        function: what it returns, and what it refers to, can be pickled.
+
+    Returns:
+        What the function returns.
+
+    Raises:
+        ImportError: If a cluster is asked for and Ray is not installed.
+    """
+    if not on_ray():
+        return function()
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError(
+            "RAY_ADDRESS is set, but Ray is not installed: pip install ray, or unset "
+            "it to run one after the other"
+        ) from error
+    with _connecting:
+        if not ray.is_initialized():
+            connect(ray)
+    return ray.get(ray.remote(num_cpus=1, max_retries=RETRIES)(function).remote())
+
+
+def connect(ray):
+    """Connects to the cluster that `RAY_ADDRESS` names."""
+    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    environment = {"env_vars": {"PYTHONPATH": str(ROOT)} | variables}
+    if os.environ["RAY_ADDRESS"] != "local":
+        environment = {
+            "env_vars": variables,
+            "working_dir": str(ROOT),
+            "excludes": [".git", ".venv", "build", "*.ipynb", "*.png"],
+        }
+    ray.init(runtime_env=environment, log_to_driver=False, logging_level="ERROR")
