@@ -15,6 +15,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras
+
+from common import interactive
+
 ROOT = Path(__file__).resolve().parents[1]
 RETRIES = 3  # of a task whose worker was killed
 # What a worker must know of the environment of this process.
@@ -33,12 +37,16 @@ def run_all(run, settings):
         Dict from each tuple to what the function returned, in their order.
     """
     settings = list(settings)
-    if not on_ray():
-        return {arguments: run(*arguments) for arguments in settings}
+    live = interactive.is_live()
+    bar = keras.utils.Progbar(len(settings), unit_name="run", verbose=int(live))
+    found = {}
     # Threads that wait: each looks into what is remembered and sends a task.
     with ThreadPoolExecutor(max(1, len(settings))) as threads:
-        results = threads.map(lambda arguments: run(*arguments), settings)
-        return dict(zip(settings, results, strict=True))
+        all_at_once = threads.map if on_ray() else map
+        for result in all_at_once(lambda arguments: run(*arguments), settings):
+            found[settings[len(found)]] = result
+            bar.add(1)
+    return found
 
 
 def on_ray():

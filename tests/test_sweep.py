@@ -50,6 +50,14 @@ def test_runs_are_found_by_their_settings_in_order():
     assert sweep.run_all(run, []) == {}
 
 
+def test_a_reader_sees_how_far_the_runs_are_and_nobody_else(monkeypatch, capsys):
+    sweep.run_all(lambda seed: seed, [(0,), (1,)])
+    assert capsys.readouterr().out == ""
+    monkeypatch.setenv("JPY_SESSION_NAME", "a.ipynb")
+    sweep.run_all(lambda seed: seed, [(0,), (1,)])
+    assert "2/2" in capsys.readouterr().out
+
+
 def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setitem(sys.modules, "ray", None)
