@@ -59,6 +59,20 @@ ROWS = {
         ("dense_inversion_time", "Time of inversion, fully connected", TIMES),
         ("conv_inversion_time", "Time of inversion, fully convolutional", TIMES),
     ],
+    "q4_denoise_text": [
+        ("overfit_token_accuracy", "64 sentences learned by heart", PERCENT),
+        ("heldout_corrupted_accuracy", "New text: corrupted tokens restored", PERCENT),
+        ("heldout_error_reduction", "New text: errors removed", PERCENT),
+        ("sst2_frozen_linear", "Frozen denoiser, linear head: SST-2", PERCENT),
+        ("sst2_random_frozen_linear", "The same, random encoder", PERCENT),
+        ("sst2_frozen_attention", "Frozen denoiser, attention head: SST-2", PERCENT),
+        ("sst2_random_frozen_attention", "The same, random encoder", PERCENT),
+        ("sst2_finetuned", "Denoiser fine-tuned: SST-2", PERCENT),
+        ("sst2_scratch", "The same network from scratch: SST-2", PERCENT),
+        ("sst2_bag_of_words", "Bag of words: SST-2", PERCENT),
+        ("tokens_per_second_vs_naive", "Tokens a second, over the naive way", TIMES),
+        ("tokens_per_second_vs_torch", "Tokens a second, over PyTorch", TIMES),
+    ],
 }
 
 

@@ -22,6 +22,7 @@ FIGURES = [
     ("q1_tbptt/results/gradient_by_token.png", "Gradient size by token, several t"),
     ("q2_reset_cell/results/forgetting.png", "What is left of the past by cell"),
     ("q3_inverse_ae/results/layers.png", "What the inverse of each layer leaves"),
+    ("q4_denoise_text/results/transfer.png", "SST-2 accuracy by encoder and head"),
 ]
 BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\((.*?)\)")
 BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
