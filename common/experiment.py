@@ -19,6 +19,7 @@ import os
 import platform
 import statistics
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,9 @@ import keras
 import tensorflow as tf
 
 from common import sweep
+
+# What keras_nlp imports asks for widgets, which a notebook may do without.
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("quick", "full")
