@@ -1,5 +1,7 @@
 """The figures and tables of question 4, from numbers they are given."""
 
+import html
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -244,6 +246,9 @@ def mark_changes(tokenizer, original, other):
     for right, token in zip(original, other, strict=True):
         if right == 0 and token == 0:
             break
-        piece = tokenizer.id_to_token(int(token)).replace("[", "\\[")
-        words.append(f"**{piece}**" if token != right else piece)
+        piece = html.escape(tokenizer.id_to_token(int(token)), False).replace(
+            "[", "\\["
+        )
+        # Not asterisks, which are none to Markdown inside a word.
+        words.append(f"<b>{piece}</b>" if token != right else piece)
     return " ".join(words).replace(" ##", "")
