@@ -1,5 +1,6 @@
 """Whatever somebody may put in: an answer, or a ValueError that names the argument."""
 
+import functools
 import re
 
 import numpy as np
@@ -75,7 +76,9 @@ def test_any_sentence_is_encoded_for_a_recurrent_network(sentence):
     assert not padded[1, :-1].any() and padded[1, -1] == ids[0]
 
 
-rates = st.one_of(st.floats(), st.integers(-2, 2), st.none(), st.booleans(), st.text())
+# TensorFlow has numbers below the smallest normal one flushed to zero.
+floats = functools.partial(st.floats, allow_subnormal=False)
+rates = st.one_of(floats(), st.integers(-2, 2), st.none(), st.booleans(), st.text())
 
 
 @fast
@@ -122,7 +125,7 @@ def test_images_are_taken_or_described(images):
 @fast
 @given(
     st.sampled_from(["code_dim", "inversion_weight", "rank_weight"]),
-    st.one_of(st.floats(max_value=0), st.integers(max_value=-1), st.none(), st.text()),
+    st.one_of(floats(max_value=0), st.integers(max_value=-1), st.none(), st.text()),
 )
 def test_an_autoencoder_takes_a_size_or_names_it(name, value):
     if name != "code_dim" and (value is None or value == 0):
@@ -132,7 +135,7 @@ def test_an_autoencoder_takes_a_size_or_names_it(name, value):
 
 
 @fast
-@given(st.one_of(st.integers(max_value=-1), st.floats(), st.booleans(), st.text()))
+@given(st.one_of(st.integers(max_value=-1), floats(), st.booleans(), st.text()))
 def test_a_truncation_is_named_that_is_none(t):
     with pytest.raises(ValueError, match="`t`"):
         TBPTTClassifier("simple_rnn", 10, t=t)
