@@ -246,9 +246,8 @@ def mark_changes(tokenizer, original, other):
     for right, token in zip(original, other, strict=True):
         if right == 0 and token == 0:
             break
-        piece = html.escape(tokenizer.id_to_token(int(token)), False).replace(
-            "[", "\\["
-        )
+        piece = html.escape(tokenizer.id_to_token(int(token)), quote=False)
+        piece = piece.replace("[", "\\[")
         # Not asterisks, which are none to Markdown inside a word.
         words.append(f"<b>{piece}</b>" if token != right else piece)
     return " ".join(words).replace(" ##", "")

@@ -125,7 +125,7 @@ def train_classifier(
         seed: int, of order and noise.
         batch: int.
         jit_compile: bool, whether XLA compiles the training step, once for every
-            length of a batch. It pays on a GPU alone.
+            length of a batch, which takes longer on a CPU than a few epochs save.
         verbose: as for `fit`.
 
     Returns:

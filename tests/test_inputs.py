@@ -59,7 +59,7 @@ def test_any_sentence_becomes_token_ids(sentence):
 @fast
 @with_odd_sentences
 @given(sentences)
-def test_any_sentence_is_cleaned_once_and_for_all(sentence):
+def test_any_sentence_is_cleaned(sentence):
     clean = corpus.clean(sentence)
     assert not re.search(r"[\x00-\x1f\x7f]", clean)
     assert clean == clean.strip()
