@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from interruption import KillAt, Killed
 
 from common import resume
 from q2_reset_cell import experiments, networks
@@ -122,13 +123,6 @@ def test_training_repeats_and_learns():
     assert losses(1) != first
 
 
-class Interrupt(keras.callbacks.Callback):
-    def on_train_batch_end(self, batch, logs=None):
-        # In the second of the epochs, which are of a hundred steps.
-        if self.model.optimizer.iterations > 140:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
     def train(backup_dir):
@@ -141,9 +135,9 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
     whole, losses = train(None)
     fit = resume.fit
     monkeypatch.setattr(
-        resume, "fit", lambda *args, **kw: fit(*args, **kw, callbacks=[Interrupt()])
+        resume, "fit", lambda *args, **kw: fit(*args, **kw, callbacks=[KillAt(7)])
     )
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Killed):  # in the second epoch, after 140 of 300 steps
         train(tmp_path)
     monkeypatch.undo()
     resumed, losses_again = train(tmp_path)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from interruption import KillAt, Killed
 
 from common import resume
 
@@ -13,21 +14,6 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"  # Keras, saving
 )
 EPOCHS, BATCHES = 4, 6
-
-
-class Killed(BaseException):
-    """Ends a training at any place, as a signal would."""
-
-
-class KillAt(keras.callbacks.Callback):
-    def __init__(self, batch):
-        super().__init__()
-        self.left = batch
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
 
 
 def data(endless):

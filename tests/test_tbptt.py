@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from interruption import KillAt, Killed
 from two_devices import mirrored
 
 from common.text import bucketed_batches
@@ -944,25 +945,14 @@ def test_validation_and_the_result_use_an_average_over_a_tenth_of_the_training()
     assert min(distances.values()) < 1e-3 * distance(values(model), watch.weights[0])
 
 
-class Interrupt(keras.callbacks.Callback):
-    def __init__(self, batch):
-        super().__init__()
-        self.left = batch
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
 @SAVES
 @pytest.mark.parametrize("batch", [1, 8, 11])
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, batch):
     options = {"epochs": 4, "dropout": 0.3}
     whole, whole_history = train(**options)
     options["backup_dir"] = tmp_path
-    with pytest.raises(KeyboardInterrupt):
-        train(**options, callbacks=[Interrupt(batch)])
+    with pytest.raises(Killed):
+        train(**options, callbacks=[KillAt(batch)])
     watch = Watch()
     resumed, history = train(**options, callbacks=[watch])
     assert history.epoch == [0, 1, 2, 3]
