@@ -1,8 +1,8 @@
 """Many runs: one after the other, or as tasks of a Ray cluster.
 
 ```python
-runs = sweep.run_all(measured, itertools.product(CELLS, SEEDS))
-runs["lstm", 0]
+runs = sweep.run_seeds(measured, CELLS, SEEDS)
+runs["lstm"][0]
 ```
 
 With `RAY_ADDRESS` in the environment, "local" or the address of a cluster, what
@@ -10,6 +10,7 @@ With `RAY_ADDRESS` in the environment, "local" or the address of a cluster, what
 (`pip install ray` first). Results come back to this machine, which keeps them.
 """
 
+import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,22 @@ def run_all(run, settings):
             found[settings[len(found)]] = result
             bar.add(1)
     return found
+
+
+def run_seeds(run, kinds, seeds):
+    """Calls a function for each of several kinds of run with each seed.
+
+    Args:
+        run: function of a kind and a seed, see `run_all`.
+        kinds: iterable of what the runs are of, such as names.
+        seeds: list of ints.
+
+    Returns:
+        Dict from each kind to the list of what the function returned, one a seed.
+    """
+    kinds = list(kinds)
+    found = run_all(run, itertools.product(kinds, seeds))
+    return {kind: [found[kind, seed] for seed in seeds] for kind in kinds}
 
 
 def on_ray():

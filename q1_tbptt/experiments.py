@@ -12,7 +12,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from common import experiment, text
+from common import experiment, sweep, text
 from q1_tbptt.gradients import gradient_magnitudes
 from q1_tbptt.tbptt import TBPTTClassifier, as_cell, train_tbptt
 
@@ -234,23 +234,24 @@ def accuracy_by_t(data, cells, seeds, **options):
         of accuracies, one a seed, on the validation sentences, and to the mean
         accuracy on the tuning split.
     """
-    validation, tuning = {}, {}
-    for title, (cell, batch_size, ts) in cells.items():
-        validation[title], tuning[title] = {}, {}
-        for t in ts:
-            runs = [
-                accuracy_of_training(
-                    data, cell=cell, t=t, seed=seed, batch_size=batch_size, **options
-                )
-                for seed in seeds
-            ]
-            validation[title][t] = [run["validation"] for run in runs]
-            tuning[title][t] = float(np.mean([run["tuning"] for run in runs]))
-            print(
-                f"{title:11s} t={t!s:4s}  tuning {100 * tuning[title][t]:.1f} %   "
-                f"validation {_percent(validation[title][t])}   "
-                f"{np.mean([run['seconds'] for run in runs]):.0f} s a run"
-            )
+
+    def train(kind, seed):
+        title, t = kind
+        cell, batch_size, _ = cells[title]
+        return accuracy_of_training(
+            data, cell=cell, t=t, seed=seed, batch_size=batch_size, **options
+        )
+
+    kinds = [(title, t) for title, (_, _, ts) in cells.items() for t in ts]
+    validation, tuning = ({title: {} for title in cells} for _ in range(2))
+    for (title, t), runs in sweep.run_seeds(train, kinds, seeds).items():
+        validation[title][t] = [run["validation"] for run in runs]
+        tuning[title][t] = float(np.mean([run["tuning"] for run in runs]))
+        print(
+            f"{title:11s} t={t!s:4s}  tuning {100 * tuning[title][t]:.1f} %   "
+            f"validation {_percent(validation[title][t])}   "
+            f"{np.mean([run['seconds'] for run in runs]):.0f} s a run"
+        )
     return validation, tuning
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import experiment, text
+from common import experiment, sweep, text
 from q1_tbptt.experiments import first_of_length
 from q1_tbptt.tbptt import TBPTTClassifier, train_tbptt
 from q2_reset_cell.experiments import QUESTION
@@ -191,21 +191,13 @@ def sentiment_by_cell(data, names, *, seeds, epochs):
     kind, options = CELLS["reset"]
     model = train_sentiment(data, kind, seed=seeds[0], epochs=epochs, **options)
     trained = {("reset", seeds[0]): model}
-    runs = {}
-    for name in names:
+
+    def accuracy(name, seed):
         kind, options = CELLS[name]
-        runs[name] = [
-            sentiment_accuracy(
-                data,
-                kind,
-                trained=trained.get((name, seed)),
-                seed=seed,
-                epochs=epochs,
-                **options,
-            )
-            for seed in seeds
-        ]
-    return runs, model
+        of_model = {"trained": trained.get((name, seed)), "seed": seed}
+        return sentiment_accuracy(data, kind, **of_model, epochs=epochs, **options)
+
+    return sweep.run_seeds(accuracy, names, seeds), model
 
 
 def gate_of_words(model, data, least=50):
