@@ -10,6 +10,7 @@ epochs = preset.choose(quick=1, full=4)
 """
 
 import ast
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -33,6 +34,8 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 ROOT = Path(__file__).resolve().parents[1]
 PRESETS = ("quick", "full")
+# Modules that decide no result, see `code_sha256`.
+NOT_DECISIVE = ("archives.py", "experiment.py", "figures.py", "plots.py", "sweep.py")
 _START = time.perf_counter()
 _replayed_seconds = []
 _PACKAGES = ("tensorflow", "keras", "keras-nlp", "tensorflow-datasets", "numpy")
@@ -193,7 +196,6 @@ def remember(question, settings, compute):
     start = time.perf_counter()
     result = sweep.compute(compute) | {"seconds": round(time.perf_counter() - start, 2)}
     if full:
-        path.parent.mkdir(parents=True, exist_ok=True)
         _write_json(path, {"settings": settings, "result": result})
     return json.loads(json.dumps(result))
 
@@ -207,13 +209,13 @@ def code_sha256(question):
     """Returns one digest of the code that decides the results of a question.
 
     That is its modules, `common/data.py`, and what those import of this repository,
-    without what only draws or keeps books, and without comments, docstrings and
-    layout.
+    without what only draws, keeps books or fetches what a digest pins, and without
+    comments, docstrings and layout.
     """
     paths = sorted((ROOT / question).glob("*.py")) + [ROOT / "common" / "data.py"]
     parts = {}
     for path in paths:  # which grows
-        if path.name in ("experiment.py", "plots.py", "figures.py"):
+        if path.name in NOT_DECISIVE:
             continue
         tree = ast.parse(path.read_text("utf-8"))
         parts[path.relative_to(ROOT).as_posix()] = _code(tree)
@@ -255,9 +257,33 @@ def _metric(name, value):
     return int(value) if isinstance(value, numbers.Integral) else float(value)
 
 
+def write_whole(path, write):
+    """Has a file written so that at any time it is complete, or not there.
+
+    Args:
+        path: `Path`, whose folder is made.
+        write: function that writes a file at the path that it is given.
+
+    Raises:
+        OSError: If that fails; what was at the path is still there.
+    """
+    partial = path.with_name(f"partial-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written ({reason}): make room, or its folder writable, "
+            "then run again, which goes on from what was kept.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
 def _write_json(path, content):
-    """Writes a file that is either complete or not there at all."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text + "\n", "utf-8")
-    os.replace(partial, path)
+    write_whole(path, lambda partial: partial.write_text(text + "\n", "utf-8"))

@@ -11,11 +11,12 @@ epoch so far is not forgotten.
 """
 
 import json
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
+
+from common import experiment
 
 
 def fit(
@@ -128,7 +129,7 @@ class Backup(keras.callbacks.Callback):
                 f"another model: {error}"
             ) from error
         self.history = json.loads((self.folder / "history.json").read_text("utf-8"))
-        steps = int(model.optimizer.iterations)
+        steps = int(model.optimizer.iterations.numpy())
         while self.history[-1]["steps"] > steps:
             self.history.pop()
         states = self.history[-1]["generators"]
@@ -143,20 +144,17 @@ class Backup(keras.callbacks.Callback):
                 f"The loss became {logs['loss']} in epoch {epoch + 1}: a smaller "
                 f"learning rate may help. {self.folder} holds the epoch before."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         del self.history[epoch:]
         if self.best:
             earlier = [past["logs"][self.best] for past in self.history]
             if logs[self.best] > max(earlier, default=-np.inf):
-                self._replace("best.weights.h5", self.model.save_weights)
+                self._write("best.weights.h5", self.model.save_weights)
         states = [generator.numpy().tolist() for generator in generators(self.model)]
-        steps = int(self.model.optimizer.iterations)
+        steps = int(self.model.optimizer.iterations.numpy())
         self.history.append({"logs": logs, "steps": steps, "generators": states})
         text = json.dumps(self.history)
-        self._replace("history.json", lambda path: path.write_text(text, "utf-8"))
-        self._replace("last.weights.h5", self.model.save_weights)
+        self._write("history.json", lambda path: path.write_text(text, "utf-8"))
+        self._write("last.weights.h5", self.model.save_weights)
 
-    def _replace(self, name, write):
-        partial = self.folder / f"partial-{name}"
-        write(partial)
-        os.replace(partial, self.folder / name)
+    def _write(self, name, write):
+        experiment.write_whole(self.folder / name, write)

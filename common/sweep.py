@@ -85,27 +85,37 @@ def compute(function):
     """
     if not on_ray():
         return function()
+    ray = connected()
+    return ray.get(ray.remote(num_cpus=1, max_retries=RETRIES)(function).remote())
+
+
+def connected():
+    """Returns Ray, connected to the cluster that `RAY_ADDRESS` names, or a local one.
+
+    Raises:
+        ImportError: If Ray is not installed.
+    """
     try:
         import ray
     except ImportError as error:
         raise ImportError(
-            "RAY_ADDRESS is set, but Ray is not installed: pip install ray, or unset "
-            "it to run one after the other"
+            "Ray is not installed: pip install -r requirements-sweep.txt. Without "
+            "RAY_ADDRESS in the environment, runs go one after the other"
         ) from error
     with _connecting:
         if not ray.is_initialized():
-            connect(ray)
-    return ray.get(ray.remote(num_cpus=1, max_retries=RETRIES)(function).remote())
+            _connect(ray, os.environ.get("RAY_ADDRESS", "local"))
+    return ray
 
 
-def connect(ray):
-    """Connects to the cluster that `RAY_ADDRESS` names."""
+def _connect(ray, address):
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     environment = {"env_vars": {"PYTHONPATH": str(ROOT)} | variables}
-    if os.environ["RAY_ADDRESS"] != "local":
+    if address != "local":
         environment = {
             "env_vars": variables,
             "working_dir": str(ROOT),
             "excludes": [".git", ".venv", "build", "*.ipynb", "*.png"],
         }
-    ray.init(runtime_env=environment, log_to_driver=False, logging_level="ERROR")
+    options = {"log_to_driver": False, "logging_level": "ERROR"}
+    ray.init(address, runtime_env=environment, **options)

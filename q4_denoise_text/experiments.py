@@ -190,7 +190,15 @@ def _measured(classifier, sentences):
 
 
 def objective_matters(
-    objective, sentences, rows, vocab_size, *, seed, steps=1_000, longest=24
+    objective,
+    sentences,
+    rows,
+    vocab_size,
+    *,
+    seed,
+    steps=2_500,
+    longest=24,
+    learning_rate=6e-3,
 ):
     """Pre-trains a small denoiser shortly, then reads sentiment from its encoder.
 
@@ -202,6 +210,7 @@ def objective_matters(
         seed: int, of everything.
         steps: int, of pre-training, with half as many tokens in a batch as usual.
         longest: int, the longest rows used, in tokens.
+        learning_rate: float, the highest one: a small network takes larger steps.
 
     Returns:
         Dict: as of `transferred`, for a linear head on the frozen encoder; `tokens`
@@ -215,6 +224,7 @@ def objective_matters(
         "vocab_size": vocab_size,
         "steps": steps,
         "seed": seed,
+        "learning_rate": learning_rate,
     }
     tokens = pretraining.TOKENS // 2
     short = [row for row in rows if len(row) <= longest]
@@ -231,6 +241,7 @@ def objective_matters(
                 noise=noise,
                 decoder=decoder,
                 tokens=tokens,
+                learning_rate=learning_rate,
             )
         encoder = denoiser.get_layer("encoder")
         classifier = build_classifier(encoder, head="linear")

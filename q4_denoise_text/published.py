@@ -6,7 +6,6 @@ It goes on where it was interrupted.
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -64,10 +63,7 @@ def encode_corpus(corpus, tokenizer):
             rows = tokenize(tokenizer, getattr(corpus, name))
             arrays[name] = np.concatenate(rows)
             arrays[f"{name}_ends"] = np.cumsum([len(row) for row in rows])
-        BUILD.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **arrays)
-        os.replace(partial, path)
+        experiment.write_whole(path, lambda partial: np.savez(partial, **arrays))
     with np.load(path) as stored:
         return tuple(
             np.split(stored[name], stored[f"{name}_ends"][:-1])

@@ -250,3 +250,38 @@ def test_a_damaged_wheel_is_refused_or_read_right():
     for length in range(2, len(wheel) - 1, 997):
         with pytest.raises(DataError, match="cannot be read from its archive"):
             archives.read_member(wheel[:length], "second")
+
+
+def damaged(archive, rng):
+    """Return a copy of an archive with one to six mistakes at random places."""
+    archive = bytearray(archive)
+    for _ in range(rng.randint(1, 6)):
+        start = rng.randrange(len(archive) + 1)
+        match rng.randrange(4):
+            case 0:
+                archive[start : start + 1] = rng.randbytes(1)
+            case 1:
+                del archive[start : start + rng.randrange(1, 200)]
+            case 2:
+                archive[start:start] = rng.randbytes(rng.randrange(1, 50))
+            case 3 if rng.random() < 0.3:
+                del archive[start:]
+    return bytes(archive)
+
+
+@pytest.mark.parametrize("kind", ["w", "w:gz", "w:bz2", "w:xz", "zip"])
+def test_an_archive_with_random_damage_is_read_or_refused(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = " ".join(map(str, range(800))).encode()
+    files = {"a/first": content, "second": content}
+    archive = zip_of(files) if kind == "zip" else tar_of(files, kind)
+    rng, refused = random.Random(0), 0
+    start = time.monotonic()
+    for _ in range(200):
+        try:
+            archives.read_member(damaged(archive, rng), "second")
+        except DataError:
+            refused += 1
+    assert refused > 20
+    assert time.monotonic() - start < 20  # nothing hangs
+    assert not list(tmp_path.iterdir())  # nothing is written

@@ -1,7 +1,9 @@
 """common/experiment.py: presets, summaries, results files, remembered runs."""
 
+import errno
 import json
 import math
+import multiprocessing
 
 import numpy as np
 import pytest
@@ -196,3 +198,54 @@ def test_interrupted_run_is_computed_again(repository, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         experiment.remember("q1_tbptt", {"seed": 0}, interrupted)
     assert remember([], {"seed": 0})["runs"] == 1
+
+
+def write_slowly(path, letter):
+    def write(partial):
+        with partial.open("w") as file:
+            for _ in range(200):
+                file.write(letter * 1_000)
+                file.flush()
+
+    for _ in range(20):
+        experiment.write_whole(path, write)
+
+
+def test_a_file_that_two_processes_write_is_that_of_one(tmp_path):
+    path = tmp_path / "folder" / "file"
+    context = multiprocessing.get_context("spawn")
+    writers = [
+        context.Process(target=write_slowly, args=(path, letter)) for letter in "ab"
+    ]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            seen.add(path.read_text())
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert seen <= {"a" * 200_000, "b" * 200_000}
+    assert [file.name for file in path.parent.iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+
+    def write(partial):
+        partial.write_text("half")
+        raise OSError(errno.ENOSPC, "h5py says it in ten lines")
+
+    with pytest.raises(
+        OSError, match=r"file cannot be written \(No space left"
+    ) as info:
+        experiment.write_whole(path, write)
+    assert info.value.errno == errno.ENOSPC
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/below cannot be written .*writable"):
+        experiment.write_whole(tmp_path / "file" / "below", lambda path: None)

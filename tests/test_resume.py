@@ -1,6 +1,8 @@
 """common/resume.py: a training that was killed ends as one that was not."""
 
 import json
+import os
+import resource
 
 import keras
 import numpy as np
@@ -32,7 +34,7 @@ def validation_data():
     return inputs, (inputs[:, :1] > 0).astype("float32")
 
 
-def train(folder, *, kill=None, endless=False, best=None, epochs=EPOCHS):
+def train(folder, *, kill=None, endless=False, best=None, epochs=EPOCHS, callbacks=()):
     keras.utils.set_random_seed(1)
     model = keras.Sequential(
         [
@@ -48,7 +50,7 @@ def train(folder, *, kill=None, endless=False, best=None, epochs=EPOCHS):
         metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
     )
     dataset = data(endless)
-    callbacks = [keras.callbacks.SwapEMAWeights()]
+    callbacks = [keras.callbacks.SwapEMAWeights(), *callbacks]
     history = resume.fit(
         model,
         dataset,
@@ -94,18 +96,36 @@ def test_a_training_killed_again_and_again_ends_the_same(tmp_path):
 @pytest.mark.parametrize("name", ["history.json", "last.weights.h5", "best.weights.h5"])
 def test_a_kill_while_a_file_is_written_ends_the_same(tmp_path, monkeypatch, name):
     whole = train(tmp_path / "whole", best="val_accuracy")
-    replace = resume.os.replace
+    replace = os.replace
 
     def killed(partial, path):
         if path.name == name and len(list(tmp_path.glob("killed/*"))) > 2:
             raise Killed
         replace(partial, path)
 
-    monkeypatch.setattr(resume.os, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(Killed):
         train(tmp_path / "killed", best="val_accuracy")
     monkeypatch.undo()
     assert_same(train(tmp_path / "killed", best="val_accuracy"), whole)
+
+
+def test_a_full_disk_ends_a_training_that_goes_on_with_room(tmp_path):
+    whole = train(tmp_path / "whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    class FillDisk(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match=r"last.weights.h5 cannot be written.*room"):
+            train(tmp_path / "full", callbacks=[FillDisk()])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.glob("full/partial*"))
+    assert_same(train(tmp_path / "full"), whole)
 
 
 def test_what_is_finished_is_not_trained_again(tmp_path):

@@ -61,7 +61,7 @@ def test_a_reader_sees_how_far_the_runs_are_and_nobody_else(monkeypatch, capsys)
 def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match="pip install ray"):
+    with pytest.raises(ImportError, match="pip install -r requirements-sweep.txt"):
         sweep.compute(dict)
 
 
