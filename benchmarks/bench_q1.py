@@ -13,9 +13,7 @@ and truncates as one would by hand: the prefix under `no_grad`, the state detach
 the suffix with gradient.
 """
 
-import concurrent.futures
 import functools
-import multiprocessing
 import statistics
 import time
 from pathlib import Path
@@ -28,7 +26,6 @@ from benchmarks.timing import TORCH, UNITS
 from q1_tbptt.tbptt import TBPTTClassifier
 
 RESULTS = Path("q1_tbptt", "results", "bench.json")
-PROC_STATUS = Path("/proc/self/status")
 FULL = {
     "rounds": 7,
     "cuts": {32: (8, 16), 128: (8, 16, 64), 512: (8, 16, 64), 2048: (8, 16, 64)},
@@ -61,11 +58,8 @@ def measure(plan):
         for length, cuts in plan["cuts"].items()
         for row in time_rows(length, [None, *cuts], plan["rounds"])
     ]
-    pairs = plan["memory"]
-    if not PROC_STATUS.exists():
-        timing.progress(f"Memory is left out: it is read from {PROC_STATUS}, on Linux")
-        pairs = []
-    return {"rows": rows, "memory": [memory_row(length, t) for length, t in pairs]}
+    memory = [memory_row(length, t) for length, t in plan["memory"]]
+    return {"rows": rows, "memory": memory}
 
 
 def load_results(path=RESULTS):
@@ -213,25 +207,15 @@ def time_row(length, t, seconds):
 
 
 def memory_row(length, t):
-    """Measures the memory of every contestant, each in a process of its own."""
-    timing.progress(f"T = {length}, t = {t or 'all'}: memory")
-    spawn = multiprocessing.get_context("spawn")
-    row = {"T": length, "t": t, "mebibytes": {}}
-    for name in names(t):
-        with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-            future = process.submit(step_mebibytes, name, length, t)
-            row["mebibytes"][name] = future.result()
-    return row
-
-
-def step_mebibytes(name, length, t):
-    """Returns by how much steps at `length` raise the peak that tiny steps reach."""
-    run, peaks = build(name, t), []
-    for each in (24, 32, length):
-        run(each, 1)
-        peak = PROC_STATUS.read_text().split("VmHWM:")[1].split()[0]
-        peaks.append(int(peak) / 1024)
-    return peaks[-1] - peaks[-2]
+    """Measures the memory of every contestant."""
+    return {
+        "T": length,
+        "t": t,
+        "mebibytes": {
+            name: timing.step_mebibytes(build, (name, t), 24, 32, length)
+            for name in names(t)
+        },
+    }
 
 
 # The tables.

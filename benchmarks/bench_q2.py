@@ -25,8 +25,13 @@ from benchmarks.timing import TORCH, UNITS
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
 
 RESULTS = Path("q2_reset_cell", "results", "bench.json")
-FULL = {"rounds": 7, "lengths": (32, 256, 1024)}
-QUICK = {"rounds": 2, "lengths": (32, 256)}
+FULL = {
+    "rounds": 7,
+    "lengths": (32, 256, 1024),
+    "units": (32, 64, 128, 256, 512),
+    "memory": (256, 1024),
+}
+QUICK = {"rounds": 2, "lengths": (32, 256), "units": (), "memory": ()}
 LAYERS = {
     "ResetRNN": ResetRNN,
     "RNN(ResetCell)": lambda units: keras.layers.RNN(ResetCell(units)),
@@ -46,9 +51,13 @@ RATIOS = {
 
 
 def measure(plan):
-    """Times the steps; returns the rows."""
+    """Times the steps and measures their memory; returns the rows of all."""
     rows = [time_rows(length, plan["rounds"]) for length in plan["lengths"]]
-    return {"rows": [row for pair in rows for row in pair]}
+    return {
+        "rows": [row for pair in rows for row in pair],
+        "units": [units_row(units, plan["rounds"]) for units in plan["units"]],
+        "memory": [memory_row(length) for length in plan["memory"]],
+    }
 
 
 def load_results(path=RESULTS):
@@ -84,11 +93,11 @@ def contestants():
     return there + [(name, None) for name in TORCH_LAYERS if TORCH]
 
 
-def build(name, xla):
+def build(name, xla, units=UNITS):
     """Builds a contestant: a function `(length, steps) -> seconds of each step`."""
     if name in TORCH_LAYERS:
-        return build_torch(name)
-    layer = LAYERS[name](UNITS)
+        return build_torch(name, units)
+    layer = LAYERS[name](units)
     model = keras.Sequential(
         [
             keras.layers.Embedding(timing.VOCAB_SIZE, timing.EMBEDDING_DIM),
@@ -98,7 +107,7 @@ def build(name, xla):
     )
     model.build((None, None))
     if "Reset" in name:
-        model.set_weights(start_weights())
+        model.set_weights(start_weights(units))
     model.compile(
         optimizer=keras.optimizers.Adam(timing.LEARNING_RATE),
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
@@ -107,24 +116,24 @@ def build(name, xla):
     return functools.partial(timing.keras_steps, model)
 
 
-def build_torch(name):
+def build_torch(name, units):
     import torch
 
     torch.set_num_threads(timing.CORES)
     torch.set_flush_denormal(True)  # as TensorFlow does
     if name == "PyTorch GRU":
-        layers = [torch.nn.GRU(timing.EMBEDDING_DIM, UNITS, batch_first=True)]
+        layers = [torch.nn.GRU(timing.EMBEDDING_DIM, units, batch_first=True)]
     else:
         layers = [
-            torch.nn.RNNCell(timing.EMBEDDING_DIM, UNITS),
-            torch.nn.Linear(timing.EMBEDDING_DIM, UNITS),
+            torch.nn.RNNCell(timing.EMBEDDING_DIM, units),
+            torch.nn.Linear(timing.EMBEDDING_DIM, units),
         ]
     embedding = torch.nn.Embedding(timing.VOCAB_SIZE, timing.EMBEDDING_DIM)
-    model = torch.nn.ModuleList([embedding, *layers, torch.nn.Linear(UNITS, 1)])
+    model = torch.nn.ModuleList([embedding, *layers, torch.nn.Linear(units, 1)])
     if name == "PyTorch reset cell":
         layers[0].bias_hh.requires_grad_(False)  # Keras has one bias
         table, kernel, recurrent, bias, gate, gate_bias, head, head_bias = (
-            weight.T for weight in start_weights()
+            weight.T for weight in start_weights(units)
         )
         start = [table.T, kernel, recurrent, bias, 0 * bias]
         start += [gate, gate_bias, head, head_bias]
@@ -147,7 +156,7 @@ def torch_steps(model, optimizer, length, steps):
         if len(layers) == 1:
             state = layers[0](inputs)[1][-1]
         else:
-            state = torch.zeros(len(inputs), UNITS)
+            state = torch.zeros(len(inputs), head.in_features)
             for step_inputs in inputs.unbind(1):
                 gate = torch.nn.functional.hardsigmoid(layers[1](step_inputs))
                 state = layers[0](step_inputs, state) * gate
@@ -161,15 +170,15 @@ def torch_steps(model, optimizer, length, steps):
     return np.diff(ends)
 
 
-def start_weights():
+def start_weights(units=UNITS):
     """Returns the weights that every reset cell starts from, in Keras's order."""
     rng = np.random.default_rng(0)
     table = rng.normal(size=(timing.VOCAB_SIZE, timing.EMBEDDING_DIM))
     scale = timing.EMBEDDING_DIM**-0.5
-    kernel, gate = rng.normal(0, scale, (2, timing.EMBEDDING_DIM, UNITS))
-    recurrent, _ = np.linalg.qr(rng.normal(size=(UNITS, UNITS)))
-    head = rng.normal(0, UNITS**-0.5, (UNITS, 1))
-    bias = np.zeros(UNITS)
+    kernel, gate = rng.normal(0, scale, (2, timing.EMBEDDING_DIM, units))
+    recurrent, _ = np.linalg.qr(rng.normal(size=(units, units)))
+    head = rng.normal(0, units**-0.5, (units, 1))
+    bias = np.zeros(units)
     return [table, kernel, recurrent, bias, gate, bias + 1, head, np.zeros(1)]
 
 
@@ -181,6 +190,25 @@ def time_rows(length, rounds):
     runs = {key: build(*key) for key in contestants()}
     seconds = timing.time_in_turns(runs, length, rounds)
     return [time_row(length, xla, seconds) for xla in (False, True)]
+
+
+def units_row(units, rounds, length=128):
+    """Times every contestant with so many units; Keras's compiled with XLA."""
+    there = [(name, xla) for name, xla in contestants() if xla is not False]
+    runs = {name: build(name, xla, units) for name, xla in there}
+    return {"units": units, "milliseconds": timing.milliseconds(runs, length, rounds)}
+
+
+def memory_row(length):
+    """Measures the memory of every contestant; Keras's compiled with XLA."""
+    there = [(name, xla) for name, xla in contestants() if xla is not False]
+    return {
+        "T": length,
+        "mebibytes": {
+            name: timing.step_mebibytes(build, (name, xla), 24, 32, length)
+            for name, xla in there
+        },
+    }
 
 
 def time_row(length, xla, seconds):
@@ -207,6 +235,11 @@ def report(results):
             timing.table(there, results["rows"], KEYS, "milliseconds"),
             "Ratios, median (min to max) of the rounds",
             timing.table(RATIOS, results["rows"], KEYS),
+            "Milliseconds of a training step at T = 128, with XLA",
+            timing.table(there, results["units"], {"units": "units"}, "milliseconds"),
+            "MiB at the peak beyond those of steps at T = 32, with XLA; its compiler "
+            "included",
+            timing.table(there, results["memory"], {"T": "T"}, "mebibytes"),
         ]
     )
 

@@ -25,10 +25,10 @@ from benchmarks import timing
 from benchmarks.timing import TORCH
 from q3_inverse_ae.inverse_ae import SLOPE, WINDOWS, build_autoencoder
 
-RESULTS = Path("q3_inverse_ae", "results", "bench.json")
-FULL = {"rounds": 7}
-QUICK = {"rounds": 2}
 KINDS = ("dense", "conv")
+RESULTS = Path("q3_inverse_ae", "results", "bench.json")
+FULL = {"rounds": 7, "images": (8, 32, 128, 512), "memory": KINDS}
+QUICK = {"rounds": 2, "images": (), "memory": ()}
 LOSSES = {"inverse": {}, "plain": {"inversion_weight": 0.0, "rank_weight": 0.0}}
 BATCH, BATCHES, STEPS_IN_EPOCH = 128, 8, 468
 KEYS = {"network": "kind", "XLA": "xla"}
@@ -46,9 +46,14 @@ RATIOS = {
 
 
 def measure(plan):
-    """Times the steps; returns the rows."""
+    """Times the steps and measures their memory; returns the rows of all."""
     rows = [time_rows(kind, plan["rounds"]) for kind in KINDS]
-    return {"rows": [row for pair in rows for row in pair]}
+    images = [images_rows(kind, plan) for kind in KINDS]
+    return {
+        "rows": [row for pair in rows for row in pair],
+        "images": [row for of_kind in images for row in of_kind],
+        "memory": [memory_row(kind) for kind in plan["memory"]],
+    }
 
 
 def load_results(path=RESULTS):
@@ -87,20 +92,24 @@ def contestants():
 
 
 def build(kind, name, xla):
-    """Builds a contestant: a function `(kind, steps) -> seconds of each step`."""
+    """Builds a contestant: a function `(images, steps) -> seconds of each step`."""
     keras.utils.set_random_seed(0)
     model = build_autoencoder(kind, **LOSSES[name.removeprefix("PyTorch ")])
     if xla is None:
         return build_torch(model)
     model.compile(keras.optimizers.Adam(timing.LEARNING_RATE), jit_compile=xla)
-    dataset = tf.data.Dataset.from_tensor_slices(images())
-    return lambda kind, steps: timing.fit_steps(model, dataset, steps)
+
+    def steps_of(batch, steps):
+        dataset = tf.data.Dataset.from_tensor_slices(images(batch))
+        return timing.fit_steps(model, dataset, steps)
+
+    return steps_of
 
 
 @functools.cache
-def images():
-    """Makes the work: float32 `(BATCHES, BATCH, 28, 28, 1)` in [0, 1]."""
-    shape = (BATCHES, BATCH, 28, 28, 1)
+def images(batch):
+    """Makes the work: float32 `(BATCHES, batch, 28, 28, 1)` in [0, 1]."""
+    shape = (BATCHES, batch, 28, 28, 1)
     return np.random.default_rng(1).random(shape, dtype="float32")
 
 
@@ -181,16 +190,17 @@ def torch_losses(encoder, decoder, weights, states):
     return loss + fvu(inputs, states)
 
 
-def torch_steps(encoder, decoder, weights, optimizer, kind, steps):
+def torch_steps(encoder, decoder, weights, optimizer, batch, steps):
     """Trains in PyTorch; returns the seconds of each step."""
     import torch
 
-    work = torch.from_numpy(images())
-    work = work.flatten(2) if kind == "dense" else work.permute(0, 1, 4, 2, 3)
+    work = torch.from_numpy(images(batch))
+    dense = isinstance(encoder[0], torch.nn.Linear)
+    work = work.flatten(2) if dense else work.permute(0, 1, 4, 2, 3)
     ends = []
     for step in range(steps + 1):
-        batch = work[step % BATCHES].contiguous()
-        loss = torch_losses(encoder, decoder, weights, batch)
+        states = work[step % BATCHES].contiguous()
+        loss = torch_losses(encoder, decoder, weights, states)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -204,8 +214,34 @@ def torch_steps(encoder, decoder, weights, optimizer, kind, steps):
 def time_rows(kind, rounds):
     """Times every contestant of a kind; returns a row without and with XLA."""
     runs = {key: build(kind, *key) for key in contestants()}
-    seconds = timing.time_in_turns(runs, kind, rounds)
+    seconds = timing.time_in_turns(runs, BATCH, rounds)
     return [time_row(kind, xla, seconds) for xla in (False, True)]
+
+
+def images_rows(kind, plan):
+    """Times contestants of a kind at several sizes of a batch; Keras's with XLA."""
+    there = [(name, xla) for name, xla in contestants() if xla is not False]
+    runs = {name: build(kind, name, xla) for name, xla in there}
+    return [
+        {
+            "kind": kind,
+            "images": batch,
+            "milliseconds": timing.milliseconds(runs, batch, plan["rounds"]),
+        }
+        for batch in plan["images"]
+    ]
+
+
+def memory_row(kind):
+    """Measures the memory of every contestant of a kind; Keras's with XLA."""
+    there = [(name, xla) for name, xla in contestants() if xla is not False]
+    return {
+        "kind": kind,
+        "mebibytes": {
+            name: timing.step_mebibytes(build, (kind, name, xla), 4, 8, BATCH)
+            for name, xla in there
+        },
+    }
 
 
 def time_row(kind, xla, seconds):
@@ -233,6 +269,16 @@ def report(results):
             timing.table(columns, results["rows"], KEYS, "epoch_seconds"),
             "Ratios, median (min to max) of the rounds",
             timing.table(ratios, results["rows"], KEYS),
+            "Milliseconds of a training step, with XLA",
+            timing.table(
+                columns,
+                results["images"],
+                {"network": "kind", "images": "images"},
+                "milliseconds",
+            ),
+            f"MiB at the peak of a step of {BATCH} images beyond those of 8, with XLA; "
+            "its compiler included",
+            timing.table(columns, results["memory"], {"network": "kind"}, "mebibytes"),
         ]
     )
 

@@ -15,7 +15,6 @@ batches, which it is handed ready-made. What counts are real tokens, without pad
 
 import functools
 import json
-import resource
 import statistics
 import time
 from pathlib import Path
@@ -37,8 +36,8 @@ from q4_denoise_text.pretraining import (
 from q4_denoise_text.published import RECORD
 
 RESULTS = Path("q4_denoise_text", "results", "bench.json")
-FULL = {"rounds": 5, "batches": 24, "scaling": True}
-QUICK = {"rounds": 2, "batches": 6, "scaling": False}
+FULL = {"rounds": 5, "batches": 24, "scaling": True, "memory": True}
+QUICK = {"rounds": 2, "batches": 6, "scaling": False, "memory": False}
 VOCAB_SIZE, STEPS = 8_000, 100_000
 NAMES = ("ours", "ours, no XLA", "naive", *(["PyTorch"] if TORCH else []))
 SCALES = {
@@ -55,9 +54,11 @@ def measure(plan):
     seconds = timing.time_in_turns(runs, "a pass", plan["rounds"])
     results = {"tokens": sum(map(len, rows))} | reduce(seconds, rows)
     results["input_share"] = input_seconds(rows) / statistics.median(seconds["ours"])
-    results["peak_memory_gb"] = (
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
-    )
+    results["mebibytes"] = {
+        name: timing.step_mebibytes(passes_of, (name,), plan["batches"])
+        for name in NAMES
+        if plan["memory"]
+    }
     scaling = SCALES if plan["scaling"] else {}
     results["scaling"] = {
         name: [size | {"tokens_per_second": scaled(**size)} for size in sizes]
@@ -104,6 +105,11 @@ def contestant(name, rows):
         ready = list(data.take(len(buckets)).as_numpy_iterator())
         return functools.partial(torch_passes, TorchDenoiser(denoiser), ready)
     return functools.partial(keras_passes, denoiser, data, len(buckets))
+
+
+def passes_of(name):
+    """Builds a contestant as `contestant` does, for any number of batches."""
+    return lambda batches, passes: contestant(name, sentences(batches))(None, passes)
 
 
 def keras_passes(denoiser, data, batches, size, passes):
@@ -330,9 +336,15 @@ def report(results):
         timing.table({"speed": "tokens a second"}, speeds, {"": "name"}),
         "Tokens a second, ratios: median (min to max) of the rounds",
         timing.table(ratios, [results | {"name": "all"}], {"": "name"}),
-        f"`tf.data` alone takes {100 * results['input_share']:.0f} % of a step's time; "
-        f"all of it together took {results['peak_memory_gb']:.1f} GB at most.",
+        f"`tf.data` alone takes {100 * results['input_share']:.0f} % of a step's time.",
     ]
+    if results["mebibytes"]:
+        memory = [{"name": n, "memory": m} for n, m in results["mebibytes"].items()]
+        parts += [
+            "MiB at the peak of a pass, what is loaded before left out; XLA's compiler "
+            "included",
+            timing.table({"memory": "MiB"}, memory, {"": "name"}),
+        ]
     for name, sizes in results["scaling"].items():
         key = next(iter(sizes[0]))
         columns = {"tokens_per_second": "tokens a second"}

@@ -6,10 +6,12 @@ alike; every ratio is taken within a round.
 """
 
 import argparse
+import concurrent.futures
 import importlib.metadata
 import importlib.util
 import json
 import math
+import multiprocessing
 import os
 import statistics
 import sys
@@ -26,6 +28,8 @@ VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCH_SIZE, BATCHES = 5000, 128, 128, 64, 8
 LEARNING_RATE = 1e-3
 CORES = os.cpu_count()
 TORCH = importlib.util.find_spec("torch") is not None
+
+PROC_STATUS = Path("/proc/self/status")
 
 # A contestant has its turn of at least so many steps and seconds in each round.
 MIN_STEPS, MIN_SECONDS = 3, 0.3
@@ -142,6 +146,52 @@ def time_in_turns(runs, size, rounds):
     return seconds
 
 
+def milliseconds(runs, size, rounds):
+    """Returns the median milliseconds of a step of every contestant, in turns.
+
+    Args:
+        runs: see `time_in_turns`.
+        size: see `time_in_turns`.
+        rounds: int.
+    """
+    seconds = time_in_turns(runs, size, rounds)
+    return {name: 1e3 * statistics.median(found) for name, found in seconds.items()}
+
+
+def step_mebibytes(build, arguments, *sizes):
+    """Measures in a process of its own how much memory a step takes.
+
+    Args:
+        build: function of a module that makes a contestant, see `time_in_turns`.
+        arguments: tuple, for `build`.
+        *sizes: sizes of the work. What is measured is by how much a step at the last
+            one raises the peak that the ones before have reached; what the compiler
+            takes is part of it.
+
+    Returns:
+        MiB, or None where the system does not tell.
+    """
+    if not PROC_STATUS.exists():
+        progress(f"Memory is left out: it is read from {PROC_STATUS}, on Linux")
+        return None
+    progress(f"memory of {arguments}, {sizes[-1]}")
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
+        return process.submit(_step_mebibytes, build, arguments, sizes).result()
+
+
+def _step_mebibytes(build, arguments, sizes):
+    run = build(*arguments)
+    for size in sizes:
+        before = _peak_mebibytes()
+        run(size, 1)
+    return _peak_mebibytes() - before
+
+
+def _peak_mebibytes():
+    return int(PROC_STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
 def ratio(slow, fast, by=1):
     """Reduces two lists of seconds, one a round, to their ratio: median, min, max."""
     ratios = [a / b / by for a, b in zip(slow, fast, strict=True)]
@@ -174,7 +224,9 @@ def table(columns, rows, key_columns, part=None):
 
 
 def show(value):
-    """Formats a number, or the median, min and max of one."""
+    """Formats a number, or the median, min and max of one, or what is not known."""
+    if value is None:
+        return ""
     if isinstance(value, dict):
         return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
     return f"{value:.1f}" if value > 10 else f"{value:.2f}"

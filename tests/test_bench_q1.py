@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import bench_q1
+from benchmarks import bench_q1, timing
 
 SECONDS = {
     ("ours_xla", None): [0.08, 0.10, 0.09],
@@ -71,3 +71,17 @@ def test_contestants_take_the_same_steps(t):
     for name, weight in learnt.items():
         # Adam's epsilon stands in another place in PyTorch.
         assert np.linalg.norm(weight - learnt["ours"]) < 0.05 * step, name
+
+
+KEPT = []
+
+
+def hold():
+    """Contestant of a toy: a step allocates so many MiB and keeps them."""
+    return lambda size, steps: KEPT.append(np.ones(size * 2**20, "uint8"))
+
+
+@pytest.mark.skipif(not timing.PROC_STATUS.exists(), reason="needs /proc")
+def test_memory_is_what_the_last_size_adds():
+    assert timing.step_mebibytes(hold, (), 30, 100) == pytest.approx(100, abs=8)
+    assert timing.step_mebibytes(hold, (), 100) == pytest.approx(100, abs=8)

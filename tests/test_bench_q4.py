@@ -29,7 +29,7 @@ def record(tmp_path, monkeypatch):
 def results(request):
     seconds = {n: s for n, s in SECONDS.items() if request.param or n != "PyTorch"}
     rows = [np.arange(4)] * 300
-    more = {"rounds": 3, "input_share": 0.1, "peak_memory_gb": 2.0}
+    more = {"rounds": 3, "input_share": 0.1, "mebibytes": {"ours": 700.0}}
     scaling = {"width": [{"width": 64, "tokens_per_second": 9000.0}]}
     return bench_q4.reduce(seconds, rows) | more | {"scaling": scaling}
 
@@ -68,6 +68,7 @@ def test_report_has_a_row_for_everyone_there(results):
     assert ("| PyTorch |" in report) == ("vs_torch" in results)
     assert "10 % of a step" in report
     assert "| 64 | 9000.0 |" in report
+    assert "| ours | 700.0 |" in report
 
 
 def test_pytorchs_denoiser_is_ours():
