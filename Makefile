@@ -9,9 +9,11 @@ Q ?=
 
 RUN = .venv/bin/python -m tools.run_notebooks $(if $(Q),--question $(Q))
 BENCHMARKS = $(wildcard benchmarks/bench_$(firstword $(subst _, ,$(Q)))*.py)
+FOLDER ?= build/pretraining
+WORKERS ?= 2
 
-.PHONY: help environment run test check notebooks sweep bench publishing submission \
-    site
+.PHONY: help environment run test check notebooks ray sweep pretrain bench audit \
+    publishing submission site
 
 help:
 	@echo "make run        execute the notebooks into build/ (PRESET=full, Q=q1_tbptt)"
@@ -19,7 +21,9 @@ help:
 	@echo "make check      lint the code and the notebooks"
 	@echo "make notebooks  the published run: full preset, notebooks and results in place"
 	@echo "make sweep      the same, its runs spread by Ray (RAY_ADDRESS=, default local)"
+	@echo "make pretrain   question 4's denoiser on several workers (WORKERS=2, FOLDER=)"
 	@echo "make bench      run the benchmarks (Q=q1_tbptt)"
+	@echo "make audit      known vulnerabilities and licences of the pinned packages"
 	@echo "make submission pack what is handed in into build/submission.zip (VIDEO_URL=)"
 	@echo "make site       build the site into build/site/"
 
@@ -37,11 +41,16 @@ run: environment
 notebooks: environment
 	@$(RUN) --preset full --in-place
 
-sweep: export RAY_ADDRESS ?= local
-sweep: environment
+ray: environment
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	    -r requirements-sweep.txt -c constraints.txt
+
+sweep: export RAY_ADDRESS ?= local
+sweep: ray
 	@$(RUN) --preset full --in-place
+
+pretrain: ray
+	@.venv/bin/python -m tools.pretrain --workers $(WORKERS) $(FOLDER)
 
 test: environment
 	@.venv/bin/python -m pytest -m "not notebook and not prepared and not publish"
@@ -53,6 +62,12 @@ check: environment
 bench: environment
 	@set -e; for file in $(BENCHMARKS:benchmarks/%.py=%); do \
 	    .venv/bin/python -m benchmarks.$$file; done
+	@.venv/bin/python -m benchmarks.report
+
+audit: environment
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r requirements-audit.txt -c constraints.txt
+	@.venv/bin/python -m tools.audit
 
 publishing: environment
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \

@@ -229,19 +229,24 @@ def time_row(length, xla, seconds):
 def report(results):
     """Formats the results as Markdown."""
     there = {name: name for name in results["rows"][0]["milliseconds"]}
-    return "\n\n".join(
-        [
-            f"Milliseconds of a training step, median of {results['rounds']} rounds",
-            timing.table(there, results["rows"], KEYS, "milliseconds"),
-            "Ratios, median (min to max) of the rounds",
-            timing.table(RATIOS, results["rows"], KEYS),
+    parts = [
+        f"Milliseconds of a training step, median of {results['rounds']} rounds",
+        timing.table(there, results["rows"], KEYS, "milliseconds"),
+        "Ratios, median (min to max) of the rounds",
+        timing.table(RATIOS, results["rows"], KEYS),
+    ]
+    if results.get("units"):
+        parts += [
             "Milliseconds of a training step at T = 128, with XLA",
             timing.table(there, results["units"], {"units": "units"}, "milliseconds"),
+        ]
+    if results.get("memory"):
+        parts += [
             "MiB at the peak beyond those of steps at T = 32, with XLA; its compiler "
             "included",
             timing.table(there, results["memory"], {"T": "T"}, "mebibytes"),
         ]
-    )
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -263,24 +263,25 @@ def report(results):
     there = results["rows"][0]["epoch_seconds"]
     columns = {name: title for name, title in COLUMNS.items() if name in there}
     ratios = {key: t for key, t in RATIOS.items() if key in results["rows"][0]}
-    return "\n\n".join(
-        [
-            f"Seconds of an epoch, median of {results['rounds']} rounds",
-            timing.table(columns, results["rows"], KEYS, "epoch_seconds"),
-            "Ratios, median (min to max) of the rounds",
-            timing.table(ratios, results["rows"], KEYS),
+    parts = [
+        f"Seconds of an epoch, median of {results['rounds']} rounds",
+        timing.table(columns, results["rows"], KEYS, "epoch_seconds"),
+        "Ratios, median (min to max) of the rounds",
+        timing.table(ratios, results["rows"], KEYS),
+    ]
+    if results.get("images"):
+        keys = {"network": "kind", "images": "images"}
+        parts += [
             "Milliseconds of a training step, with XLA",
-            timing.table(
-                columns,
-                results["images"],
-                {"network": "kind", "images": "images"},
-                "milliseconds",
-            ),
+            timing.table(columns, results["images"], keys, "milliseconds"),
+        ]
+    if results.get("memory"):
+        parts += [
             f"MiB at the peak of a step of {BATCH} images beyond those of 8, with XLA; "
             "its compiler included",
             timing.table(columns, results["memory"], {"network": "kind"}, "mebibytes"),
         ]
-    )
+    return "\n\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -338,7 +338,7 @@ def report(results):
         timing.table(ratios, [results | {"name": "all"}], {"": "name"}),
         f"`tf.data` alone takes {100 * results['input_share']:.0f} % of a step's time.",
     ]
-    if results["mebibytes"]:
+    if results.get("mebibytes"):
         memory = [{"name": n, "memory": m} for n, m in results["mebibytes"].items()]
         parts += [
             "MiB at the peak of a pass, what is loaded before left out; XLA's compiler "

@@ -37,8 +37,9 @@ def measure(plan):
     for turn in range(plan["rounds"]):
         timing.progress(f"round {turn + 1} of {plan['rounds']}")
         for key, found in runs.items():
-            found.append(run_workers(*key, plan["steps"]))
-    return {"rows": [row(*key, runs) for key in runs]}
+            seconds, weights = run_workers(*key, plan["steps"])
+            found.append(seconds)
+    return {"weights": weights, "rows": [row(*key, runs) for key in runs]}
 
 
 def row(how, workers, tokens, runs):
@@ -55,7 +56,7 @@ def row(how, workers, tokens, runs):
 
 
 def run_workers(how, workers, tokens, steps):
-    """Runs the processes of a contestant; returns the median seconds of a step."""
+    """Runs the processes of a contestant; returns seconds of a step, and weights."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(workers)]
     addresses = [f"localhost:{server.getsockname()[1]}" for server in sockets]
     for server in sockets:
@@ -84,7 +85,7 @@ def run_workers(how, workers, tokens, steps):
 
 
 def work(how, index, tokens, steps):
-    """Trains as one of several workers; prints the median seconds of a step."""
+    """Trains as one of several; prints median seconds of a step, and weights."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {index})
     import keras
@@ -114,7 +115,8 @@ def work(how, index, tokens, steps):
     else:
         distributed.fit(denoiser, batches, strategy=strategy, **options)
     seconds = [b - a for a, b in zip(ends[2:], ends[3:], strict=False)]
-    print(json.dumps(statistics.median(seconds)))
+    weights = denoiser.count_params()
+    print(json.dumps([statistics.median(seconds), weights]))
 
 
 def report(results):
