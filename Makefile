@@ -53,7 +53,7 @@ pretrain: ray
 	@.venv/bin/python -m tools.pretrain --workers $(WORKERS) $(FOLDER)
 
 test: environment
-	@.venv/bin/python -m pytest -m "not notebook and not prepared and not publish"
+	@.venv/bin/python -m pytest -m "not notebook and not kills and not prepared and not publish"
 
 check: environment
 	@.venv/bin/python -m ruff check

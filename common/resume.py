@@ -5,11 +5,12 @@ history = resume.fit(model, train_ds, epochs=20, backup_dir="build/mine")
 ```
 
 `keras.callbacks.BackupAndRestore` brings back weights and optimizer. What it leaves to
-chance is here: weights and epoch are one file, so that neither is newer than the
-other; the data go on where they would have been; the history is whole, and the best
-epoch so far is not forgotten.
+chance is here: all that decides how a training goes on is one file, so that no part is
+newer than another, dropout's random state and the history are part of it, the data go
+on where they would have been, and the best epoch so far is not forgotten.
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -80,29 +81,20 @@ def fit(
         **options,
     )
     for backup in backups:
-        logs = [epoch["logs"] for epoch in backup.history]
+        logs = backup.history
         history.history = {name: [values[name] for values in logs] for name in logs[0]}
         history.epoch = list(range(len(logs)))
         if best:
-            model.load_weights(backup.folder / "best.weights.h5")
+            load(backup.folder / "best.npz", _state(model))
             model.optimizer.finalize_variable_values(model.trainable_variables)
     return history
-
-
-def generators(model):
-    """Returns the variables of a model's random generators, such as dropout's.
-
-    Keras saves them with no model and no weights.
-    """
-    return [v for v in model.variables if v.path.endswith("seed_generator_state")]
 
 
 class Backup(keras.callbacks.Callback):
     """Keeps the whole state of a training after every epoch.
 
-    Every file is complete at any time. `last.weights.h5` holds weights and optimizer;
-    what belongs to them stands in `history.json`, which is written first and may be
-    ahead by one epoch.
+    Every file is complete at any time: `last.npz` and, if asked for, `best.npz`. They
+    are NumPy's because HDF5 crashes where the disk is full.
 
     Args:
         folder: path.
@@ -117,24 +109,10 @@ class Backup(keras.callbacks.Callback):
 
     def restore(self, model):
         """Brings a model to where it was; returns the number of epochs behind it."""
-        last = self.folder / "last.weights.h5"
-        if not last.exists():
-            return 0
-        model.optimizer.build(model.trainable_variables)
-        try:
-            model.load_weights(last)
-        except ValueError as error:
-            raise ValueError(
-                f"`backup_dir` must be a folder for this training alone. {last} is of "
-                f"another model: {error}"
-            ) from error
-        self.history = json.loads((self.folder / "history.json").read_text("utf-8"))
-        steps = int(model.optimizer.iterations.numpy())
-        while self.history[-1]["steps"] > steps:
-            self.history.pop()
-        states = self.history[-1]["generators"]
-        for generator, state in zip(generators(model), states, strict=True):
-            generator.assign(np.array(state, "uint32"))
+        last = self.folder / "last.npz"
+        if last.exists():
+            model.optimizer.build(model.trainable_variables)
+            self.history = json.loads(load(last, _state(model)))
         return len(self.history)
 
     def on_epoch_end(self, epoch, logs=None):
@@ -144,17 +122,40 @@ class Backup(keras.callbacks.Callback):
                 f"The loss became {logs['loss']} in epoch {epoch + 1}: a smaller "
                 f"learning rate may help. {self.folder} holds the epoch before."
             )
-        del self.history[epoch:]
         if self.best:
-            earlier = [past["logs"][self.best] for past in self.history]
+            earlier = [past[self.best] for past in self.history]
             if logs[self.best] > max(earlier, default=-np.inf):
-                self._write("best.weights.h5", self.model.save_weights)
-        states = [generator.numpy().tolist() for generator in generators(self.model)]
-        steps = int(self.model.optimizer.iterations.numpy())
-        self.history.append({"logs": logs, "steps": steps, "generators": states})
-        text = json.dumps(self.history)
-        self._write("history.json", lambda path: path.write_text(text, "utf-8"))
-        self._write("last.weights.h5", self.model.save_weights)
+                save(self.folder / "best.npz", _state(self.model))
+        self.history.append(logs)
+        save(self.folder / "last.npz", _state(self.model), json.dumps(self.history))
 
-    def _write(self, name, write):
-        experiment.write_whole(self.folder / name, write)
+
+def _state(model):
+    # `variables`, unlike `weights`, has what dropout's generators remember.
+    return [*model.variables, *model.optimizer.variables]
+
+
+def save(path, variables, note=""):
+    """Writes variables, and a note, to a file that is complete or not there."""
+    arrays = [variable.numpy() for variable in variables]
+    experiment.write_whole(path, lambda part: np.savez(part, *arrays, note=note))
+
+
+def load(path, variables):
+    """Gives variables the values of a file that `save` wrote; returns its note.
+
+    Raises:
+        ValueError: If the file is of another model.
+    """
+    with np.load(path) as kept:
+        arrays = [kept[f"arr_{i}"] for i in range(len(kept) - 1)]
+        note = str(kept["note"])
+    for found, expected in itertools.zip_longest(arrays, variables):
+        if np.shape(found) != getattr(expected, "shape", None):
+            raise ValueError(
+                "`backup_dir` must be a folder for this training alone. Received: "
+                f"{path}, which is of another model"
+            )
+    for array, variable in zip(arrays, variables, strict=True):
+        variable.assign(array)
+    return note

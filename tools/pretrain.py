@@ -6,8 +6,8 @@ python -m tools.pretrain --workers 2 build/pretraining
 
 Ray starts the workers, here or on the cluster that `RAY_ADDRESS` names; they share
 every batch and end with the weights that one worker would have. The folder must be one
-that all of them see. It keeps the state after every epoch, `last.weights.h5`: the same
-command goes on from there.
+that all of them see. It keeps the state after every epoch, from which the same command
+goes on, and in the end `denoiser.weights.h5`.
 """
 
 import argparse
@@ -40,14 +40,17 @@ def pretrain(settings):
         keras.utils.set_random_seed(seed)
         denoiser = build_denoiser(tokenizer.vocabulary_size())
         compile_denoiser(denoiser, steps=epochs * steps, jit_compile=False)
+    folder = Path(settings["folder"])
     distributed.fit(
         denoiser,
         denoising_batches(Buckets(rows, tokens=settings["tokens"]), seed=seed),
         strategy=strategy,
         epochs=epochs,
         steps_per_epoch=steps,
-        backup_dir=settings["folder"],
+        backup_dir=folder,
     )
+    if strategy.cluster_resolver.task_id == 0:
+        denoiser.save_weights(folder / "denoiser.weights.h5")
 
 
 def main(argv=None):
@@ -70,7 +73,7 @@ def main(argv=None):
         cpus=args.cpus,
         folder=args.folder / "ray",
     )
-    print(f"The weights are in {args.folder / 'last.weights.h5'}")
+    print(f"Written: {args.folder / 'denoiser.weights.h5'}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""Training of every question, killed again and again by SIGKILL: not one bit changes."""
+
+import multiprocessing
+import os
+import random
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from common.text import bucketed_batches
+from q1_tbptt.tbptt import train_tbptt
+from q2_reset_cell import networks, streams
+from q4_denoise_text.denoise_text import build_denoiser
+from q4_denoise_text.pretraining import pretrain
+
+KILLS, EPOCHS = 10, 12
+VOCAB = 30
+
+
+def truncated_bptt(folder):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(2, VOCAB, length) for length in rng.integers(2, 9, 96)]
+    labels = np.array([row[-1] % 2 for row in rows])
+    options = {"bucket_lengths": (4, 8), "batch_size": 16}
+    model, history = train_tbptt(
+        bucketed_batches(rows, labels, shuffle=True, **options),
+        bucketed_batches(rows, labels, shuffle=False, **options),
+        t=3,
+        units=8,
+        embedding_dim=8,
+        epochs=EPOCHS,
+        vocab_size=VOCAB,
+        backup_dir=folder,
+        verbose=0,
+    )
+    return model, history.history
+
+
+def reset_cell(folder):
+    task = streams.sum_task(dims=2, loudness=1.0)
+    keras.utils.set_random_seed(0)
+    network = networks.build_network("reset", task, 4)
+    settings = {
+        "steps": EPOCHS * networks.STEPS_IN_EPOCH,
+        "learning_rate": 0.01,
+        "seed": 0,
+    }
+    losses = networks.train(network, task, **settings, backup_dir=folder)
+    return network, {"loss": losses}
+
+
+def denoiser(folder):
+    rng = np.random.default_rng(0)
+    rows = [rng.integers(5, VOCAB, length) for length in rng.integers(2, 9, 200)]
+    size = {"width": 8, "depth": 1, "heads": 2, "max_length": 64}
+    return pretrain(
+        lambda: build_denoiser(VOCAB, dropout=0.3, **size),
+        rows,
+        folder=folder,
+        epochs=EPOCHS,
+        steps=5,
+        tokens=64,
+        jit_compile=False,
+    )
+
+
+TRAININGS = {"q1": truncated_bptt, "q2": reset_cell, "q4": denoiser}
+
+
+def train(question, folder, kill_at, results):
+    """Train in this process; `kill_at` is the batch that it does not survive."""
+    seen = []
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(batch)
+            if len(seen) == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    fit = keras.Model.fit
+    keras.Model.fit = lambda *args, callbacks=(), **options: fit(
+        *args, callbacks=[*callbacks, Kill()], **options
+    )
+    model, history = TRAININGS[question](folder)
+    results.put((len(seen), history, model.get_weights()))
+
+
+@pytest.mark.kills
+@pytest.mark.parametrize("question", TRAININGS)
+def test_ten_kills_change_no_bit(question, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+
+    def run(folder, kill_at=None):
+        results = context.Queue()
+        arguments = question, folder, kill_at, results
+        process = context.Process(target=train, args=arguments)
+        process.start()
+        found = None if kill_at else results.get(timeout=120)
+        process.join()
+        assert process.exitcode == (-signal.SIGKILL if kill_at else 0)
+        return found
+
+    batches, history, weights = run(tmp_path / "whole")
+    rng = random.Random(question)
+    for _ in range(KILLS):  # in the first epoch of that process, or the second
+        run(tmp_path / "killed", rng.randint(1, 2 * batches // EPOCHS - 1))
+    rest, history_again, weights_again = run(tmp_path / "killed")
+    assert 0 < rest < batches
+    assert history_again == history
+    for one, other in zip(weights, weights_again, strict=True):
+        np.testing.assert_array_equal(one, other)
