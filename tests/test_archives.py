@@ -6,6 +6,7 @@ No test needs a network: the real pip asks a folder for its packages.
 import hashlib
 import importlib.util
 import io
+import multiprocessing
 import random
 import tarfile
 import time
@@ -82,6 +83,15 @@ def test_fetch_keeps_what_pip_verified_and_asks_once(tiny, cache, monkeypatch):
         archives.subprocess, "run", lambda *_, **__: pytest.fail("asked")
     )
     assert archives.fetch(tiny) == path
+
+
+def test_two_processes_may_fetch_at_once(tiny, cache):
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(2) as pool:
+        paths = pool.map(archives.fetch, [tiny] * 2, chunksize=1)
+    assert paths == [cache / tiny.filename] * 2
+    assert list(cache.iterdir()) == paths[:1]
+    assert hashlib.sha256(paths[0].read_bytes()).hexdigest() == tiny.sha256
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(tiny, cache):

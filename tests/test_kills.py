@@ -1,4 +1,4 @@
-"""Training of every question, killed again and again by SIGKILL: not one bit changes."""
+"""Training of every question: killed again and again, or repeated, to the same bits."""
 
 import multiprocessing
 import os
@@ -12,6 +12,8 @@ import pytest
 from common.text import bucketed_batches
 from q1_tbptt.tbptt import train_tbptt
 from q2_reset_cell import networks, streams
+from q3_inverse_ae import experiments as inversion
+from q3_inverse_ae.inverse_ae import build_autoencoder
 from q4_denoise_text.denoise_text import build_denoiser
 from q4_denoise_text.pretraining import pretrain
 
@@ -66,6 +68,13 @@ def denoiser(folder):
     )
 
 
+def autoencoder(folder):
+    keras.utils.set_random_seed(0)
+    model = build_autoencoder("dense")
+    images = np.random.default_rng(0).random((300, 28, 28, 1), dtype="float32")
+    return model, inversion.train(model, images, epochs=2)
+
+
 TRAININGS = {"q1": truncated_bptt, "q2": reset_cell, "q4": denoiser}
 
 
@@ -85,6 +94,16 @@ def train(question, folder, kill_at, results):
     )
     model, history = TRAININGS[question](folder)
     results.put((len(seen), history, model.get_weights()))
+
+
+@pytest.mark.parametrize("training", [*TRAININGS.values(), autoencoder])
+def test_a_seed_decides_every_bit(training, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "EPOCHS", 2)
+    model, history = training(tmp_path / "once")
+    again, history_again = training(tmp_path / "again")
+    assert history == history_again
+    for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.kills
