@@ -22,7 +22,7 @@ COLUMNS = {
     "memory": "MiB, ours",
     "memory_of_peer": "MiB, its",
 }
-TITLES = {"question": "question", "work": "work", "peer": "beside"}
+TITLES = {"question": "question", "work": "work", "beside": "peer"}
 TEXT = """# Speed, memory and scale
 
 `make bench` runs what stands here, one benchmark after the other on one machine (about an hour on two idle cores), and writes this page: {machine}. All of it is on the CPU, with as many threads as there are cores. In a round every contestant has its turn; ratios are taken within a round, and given as median (min to max).

@@ -29,6 +29,7 @@ from common import distributed
 def train(settings):
     import keras
     import tensorflow as tf
+    sys.path.append(settings["tests"])
     import test_distributed
 
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
@@ -53,7 +54,7 @@ found = []
 for kill in (False, True):
     folder = pathlib.Path(sys.argv[1], str(kill))
     folder.mkdir()
-    settings = {"folder": str(folder), "kill": kill}
+    settings = {"folder": str(folder), "kill": kill, "tests": sys.argv[2]}
     distributed.launch(train, settings, workers=2, folder=folder / "ray")
     found.append([json.loads((folder / f"found-{i}").read_text()) for i in range(2)])
 print(json.dumps(found))
@@ -133,7 +134,7 @@ def test_replicas_share_every_row_of_a_batch(processes, devices):
             input_pipeline_id=process,
         )
         rows = distributed.rows_of_replicas(batches, context)
-        shares.append([share.numpy().tolist() for share in rows])
+        shares.append([share.numpy().tolist() for (share,) in rows])
     for i, batch in enumerate((range(20), range(20, 40), range(40, 50))):
         of_batch = [share[i * devices : (i + 1) * devices] for share in shares]
         sizes = [len(part) for parts in of_batch for part in parts]
@@ -146,7 +147,7 @@ def test_replicas_share_every_row_of_a_batch(processes, devices):
 @pytest.mark.skipif(not HAS_RAY, reason="needs Ray")
 def test_a_killed_worker_costs_no_more_than_an_epoch(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_ONCE, str(tmp_path)],
+        [sys.executable, "-c", KILLED_ONCE, str(tmp_path), os.path.dirname(__file__)],
         cwd=distributed.sweep.ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
