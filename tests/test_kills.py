@@ -123,7 +123,7 @@ def test_ten_kills_change_no_bit(question, tmp_path):
         return found
 
     batches, history, weights = run(tmp_path / "whole")
-    rng = random.Random(question)
+    rng = random.Random(0)
     for _ in range(KILLS):  # in the first epoch of that process, or the second
         run(tmp_path / "killed", rng.randint(1, 2 * batches // EPOCHS - 1))
     rest, history_again, weights_again = run(tmp_path / "killed")
