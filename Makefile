@@ -62,7 +62,7 @@ check: environment
 bench: environment
 	@set -e; for file in $(BENCHMARKS:benchmarks/%.py=%); do \
 	    .venv/bin/python -m benchmarks.$$file; done
-	@.venv/bin/python -m benchmarks.report
+	@$(if $(Q),,.venv/bin/python -m benchmarks.report)
 
 audit: environment
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
