@@ -35,7 +35,6 @@ def main():
 def vulnerabilities(names):
     """Asks pip-audit about the packages of these names.
 
-
     Returns:
         `(vulnerable, unknown, reason)`: a line for each vulnerability, the packages
         that could not be looked up, and why the first of them could not.
