@@ -93,6 +93,15 @@ def sentences(batches, length=None):
 
 def contestant(name, rows):
     """Builds a contestant: a function `(size, passes) -> seconds of each pass`."""
+    denoiser, dataset, steps = training(name, rows)
+    if name == "PyTorch":
+        ready = list(dataset.take(steps).as_numpy_iterator())
+        return functools.partial(torch_passes, TorchDenoiser(denoiser), ready)
+    return functools.partial(keras_passes, denoiser, dataset, steps)
+
+
+def training(name, rows):
+    """Returns what a contestant trains: denoiser, endless batches, steps of a pass."""
     keras.utils.set_random_seed(0)
     denoiser = build_denoiser(VOCAB_SIZE)
     compile_denoiser(denoiser, steps=STEPS, jit_compile=name != "ours, no XLA")
@@ -100,11 +109,7 @@ def contestant(name, rows):
         buckets, share = Buckets(rows, lengths=(MAX_LENGTH,)), {"share": 1.0}
     else:
         buckets, share = Buckets(rows), {}
-    data = denoising_batches(buckets, **share)
-    if name == "PyTorch":
-        ready = list(data.take(len(buckets)).as_numpy_iterator())
-        return functools.partial(torch_passes, TorchDenoiser(denoiser), ready)
-    return functools.partial(keras_passes, denoiser, data, len(buckets))
+    return denoiser, denoising_batches(buckets, **share), len(buckets)
 
 
 def passes_of(name):

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
-from benchmarks import bench_q1, bench_q2, bench_q3, bench_q4, bench_workers, timing
+from benchmarks import (
+    bench_q1,
+    bench_q2,
+    bench_q3,
+    bench_q4,
+    bench_steps,
+    bench_workers,
+    timing,
+)
 from common import experiment, plots
 from q4_denoise_text.published import RECORD
 
@@ -33,9 +41,17 @@ Ours is compiled with XLA. Times are of a training step (question 4: of a pass o
 
 ![Cost against size: time of a training step by sentence length, units, images of a batch, and tokens of a batch](costs.png)
 
-**Cost grows with the sentence unless the gradient is cut; with the units as their square where the matrices are large; and with images and tokens in proportion.** The numbers are in `results/bench.json` of each question, `workers.json` and `results.json` here.
+**Cost grows with the sentence unless the gradient is cut; with the units as their square where the matrices are large; and with images and tokens in proportion.** The numbers are in `results/bench.json` of each question, and in `steps.json`, `workers.json` and `results.json` here. `make bench Q=q1_tbptt` measures one question again, and `python -m benchmarks.report` writes this page.
+
+## Around the mathematics
+
+`python -m benchmarks.bench_steps`. {steps}
+
+**What surrounds a step is small: no training waits for its input, and none is compiled again after its first pass.** Each row is the training of a notebook beside the same one as it would first be written.
 
 ## Several workers
+
+`python -m benchmarks.bench_workers`.
 
 {workers}
 
@@ -186,24 +202,33 @@ def on_paper(q4, workers):
     }
 
 
-def main():
-    """Writes the three files."""
-    found = [bench.load_results() for bench in (bench_q1, bench_q2, bench_q3, bench_q4)]
-    workers = timing.load_results(bench_workers.RESULTS)
-    rows = comparisons(*found)
-    plots.use_style()
-    plot_costs(*found).savefig(FOLDER / "costs.png", metadata={"Software": None})
+def page(found, steps, workers):
+    """Formats the page from what each benchmark has written."""
     versions = found[-1]["versions"]
     names = ("device", "python", "tensorflow", "keras", "torch")
-    machine = ", ".join(f"{name} {versions[name]}" for name in names)
-    text = TEXT.format(
-        machine=machine,
-        table=timing.table(COLUMNS, rows, TITLES),
+    return TEXT.format(
+        machine=", ".join(f"{name} {versions[name]}" for name in names),
+        table=timing.table(COLUMNS, comparisons(*found), TITLES),
+        steps=bench_steps.report(steps),
         workers=bench_workers.report(workers),
         **on_paper(found[-1], workers),
     )
-    (FOLDER / "README.md").write_text(text, "utf-8")
-    results = {"versions": versions, "rows": rows}
+
+
+def load_results():
+    """Returns the results of the questions' benchmarks, of steps and of workers."""
+    found = [bench.load_results() for bench in (bench_q1, bench_q2, bench_q3, bench_q4)]
+    others = (timing.load_results(b.RESULTS) for b in (bench_steps, bench_workers))
+    return found, *others
+
+
+def main():
+    """Writes the three files."""
+    found, steps, workers = load_results()
+    plots.use_style()
+    plot_costs(*found).savefig(FOLDER / "costs.png", metadata={"Software": None})
+    (FOLDER / "README.md").write_text(page(found, steps, workers), "utf-8")
+    results = {"versions": found[-1]["versions"], "rows": comparisons(*found)}
     (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print(f"Written: {FOLDER / 'README.md'}")
 
