@@ -7,10 +7,11 @@ python -m benchmarks.bench_steps --quick  # short passes, into build/
 
 Each question trains under `fit` as in its notebook (questions 3 and 4 on random images
 and tokens), and beside it the same training as it would first be written. What is timed
-is a pass over the same examples. XLA compiles a program for each shape of a batch, in
-the first pass; Python is asked for the step when it is traced, which should not happen
-again. Batches are made while steps run; how long making them takes alone tells whether
-steps can have to wait for them. A backup (`common.resume`) is written after an epoch.
+is a pass over the same examples. XLA, which all but question 1 use, compiles a program
+for each shape of a batch, in the first pass; Python is asked for the step when it is
+traced, which should not happen again. Batches are made while steps run; how long making
+them takes alone tells whether steps can have to wait for them. A backup
+(`common.resume`) is written after an epoch.
 """
 
 import functools
@@ -46,7 +47,7 @@ COLUMNS = {
     "before_over_after": "before / after",
     "input_share": "input alone / all, after",
     "first_pass": "first pass / later one, after",
-    "programs": "programs, after",
+    "shapes": "shapes of a batch, after",
     "traced_again": "traced again, after",
     "backup_milliseconds": "a backup (ms)",
 }
@@ -75,7 +76,7 @@ def row(question, plan):
         "before_over_after": timing.ratio(slow, fast),
         "input_share": after.input_seconds() / a_pass,
         "first_pass": after.first_pass / a_pass,
-        "programs": len(after.shapes),
+        "shapes": len(after.shapes),
         "traced_again": after.traced_again,
         "backup_milliseconds": after.backup_milliseconds(),
     }
@@ -155,7 +156,6 @@ def truncated_bptt(mended, plan):
     model.compile(
         keras.optimizers.Adam(timing.LEARNING_RATE),
         keras.losses.BinaryCrossentropy(from_logits=True),
-        jit_compile=True,
     )
     batches = encoded.batches("train", shuffle=True)
     return model, batches.repeat(), plan["steps"]

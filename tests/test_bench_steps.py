@@ -54,4 +54,4 @@ def test_every_question_becomes_a_row(monkeypatch, training):
     for row in results["rows"]:
         ratio = row["milliseconds_before"] / row["milliseconds"]
         assert row["before_over_after"]["median"] == pytest.approx(ratio)
-        assert row["programs"] == 2
+        assert row["shapes"] == 2
