@@ -4,15 +4,14 @@ Long runs go through `experiment.remember`, so that a run that was interrupted t
 up where it stopped.
 """
 
-import hashlib
-import os
+import base64
 
 import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.decomposition import PCA
 
-from common import experiment
+from common import experiment, resume, sweep
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q3_inverse_ae.report import apply, check_images, inversion_report
 
@@ -33,7 +32,9 @@ VARIANTS = {
 }
 
 
-def train(model, images, *, epochs, learning_rate=3e-3, seed=0, verbose=0):
+def train(
+    model, images, *, epochs, learning_rate=3e-3, seed=0, backup_dir=None, verbose=0
+):
     """Trains an autoencoder with Adam and a cosine rate.
 
     Args:
@@ -42,6 +43,8 @@ def train(model, images, *, epochs, learning_rate=3e-3, seed=0, verbose=0):
         epochs: int.
         learning_rate: float, the first one.
         seed: int, of the order of the images.
+        backup_dir: path of a folder for this training alone: one that was killed goes
+            on from there (`common.resume.fit`). None keeps nothing.
         verbose: as for `fit`.
 
     Returns:
@@ -54,8 +57,12 @@ def train(model, images, *, epochs, learning_rate=3e-3, seed=0, verbose=0):
     steps = epochs * (len(images) // BATCH)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     model.compile(keras.optimizers.Adam(rate), jit_compile=True)
-    history = model.fit(
-        batches.prefetch(2), epochs=epochs, shuffle=False, verbose=verbose
+    history = resume.fit(
+        model,
+        batches.prefetch(2),
+        epochs=epochs,
+        backup_dir=backup_dir,
+        verbose=verbose,
     )
     return history.history
 
@@ -74,7 +81,7 @@ def measured(kind, variant, data, *, epochs, seed, inverter_epochs=0, **options)
 
     Returns:
         Dict: `history`, see `train`; `mse` of the pixels; `rows`, see
-        `inversion_report`; `weights`, the path of a file, for `restored`.
+        `inversion_report`; `weights`, as text, for `restored`.
     """
     options = VARIANTS[variant] | options
 
@@ -94,7 +101,7 @@ def measured(kind, variant, data, *, epochs, seed, inverter_epochs=0, **options)
             "history": history,
             "mse": float(np.mean(np.square(reconstructions - data.test.images))),
             "rows": rows,
-            "weights": _save_weights(model),
+            "weights": [_as_text(weight) for weight in model.get_weights()],
         }
 
     settings = {
@@ -106,17 +113,6 @@ def measured(kind, variant, data, *, epochs, seed, inverter_epochs=0, **options)
         "inverter_epochs": inverter_epochs,
     }
     return experiment.remember(QUESTION, settings, compute)
-
-
-def _save_weights(model):
-    folder = experiment.ROOT / "build" / "runs" / QUESTION
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"partial-{os.getpid()}.weights.h5"
-    model.save_weights(partial)
-    digest = hashlib.sha256(b"".join(w.tobytes() for w in model.get_weights()))
-    path = folder / f"{digest.hexdigest()[:16]}.weights.h5"
-    partial.replace(path)
-    return str(path.relative_to(experiment.ROOT))
 
 
 def restored(kind, variant, run, **options):
@@ -132,8 +128,14 @@ def restored(kind, variant, run, **options):
         An `InverseAutoencoder`.
     """
     model = build_autoencoder(kind, **VARIANTS[variant] | options)
-    model.load_weights(experiment.ROOT / run["weights"])
+    for variable, text in zip(model.weights, run["weights"], strict=True):
+        array = np.frombuffer(base64.b64decode(text), "<f4")
+        variable.assign(array.reshape(variable.shape))
     return model
+
+
+def _as_text(array):
+    return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
 
 
 def pca_mse(data, code_dim=32):
@@ -165,15 +167,13 @@ def price(kind, weights, data, *, epochs, seeds):
     Returns:
         Dict from λ to a list of `(mse, largest local FVU)`, one a seed.
     """
-    runs = {
-        weight: [
-            measured(
-                kind, "ours", data, epochs=epochs, seed=seed, inversion_weight=weight
-            )
-            for seed in seeds
-        ]
-        for weight in weights
-    }
+
+    def train(weight, seed):
+        return measured(
+            kind, "ours", data, epochs=epochs, seed=seed, inversion_weight=weight
+        )
+
+    runs = sweep.run_seeds(train, weights, seeds)
     return {
         w: [(run["mse"], largest(run, "local_fvu")) for run in runs[w]] for w in runs
     }
