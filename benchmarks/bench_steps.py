@@ -1,7 +1,7 @@
 """What surrounds the mathematics of a training step, before and after it was mended.
 
 ```
-python -m benchmarks.bench_steps          # about four minutes on two idle cores
+python -m benchmarks.bench_steps          # about seven minutes on two idle cores
 python -m benchmarks.bench_steps --quick  # short passes, into build/
 ```
 
@@ -32,7 +32,7 @@ from q2_reset_cell.streams import stream_batches, sum_task
 from q3_inverse_ae.inverse_ae import build_autoencoder
 
 RESULTS = Path("benchmarks", "steps.json")
-FULL = {"rounds": 3, "steps": 400, "batches": 24}
+FULL = {"rounds": 5, "steps": 400, "batches": 24}
 QUICK = {"rounds": 1, "steps": 40, "batches": 6}
 MENDED = {
     1: "sentences padded to one length",

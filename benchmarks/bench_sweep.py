@@ -10,7 +10,6 @@ as in its notebook, through `common.sweep`. Ray (needed: `make ray`) has its pro
 started and TensorFlow loaded before the clock runs: whole sweeps take hours.
 """
 
-import functools
 import os
 import statistics
 import time
@@ -66,7 +65,7 @@ def time_runs(steps, address):
 
 
 def run(steps, seed):
-    return sweep.compute(functools.partial(train, steps, seed))
+    return sweep.compute(lambda: train(steps, seed))
 
 
 def train(steps, seed):

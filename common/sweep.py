@@ -41,6 +41,8 @@ def run_all(run, settings):
     live = interactive.is_live()
     bar = keras.utils.Progbar(len(settings), unit_name="run", verbose=int(live))
     found = {}
+    if on_ray():
+        connected()  # here: what a thread has started ends with the thread
     # Threads that wait: each looks into what is remembered and sends a task.
     with ThreadPoolExecutor(max(1, len(settings))) as threads:
         all_at_once = threads.map if on_ray() else map
