@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib import ticker
 
 from benchmarks import (
     bench_q1,
@@ -42,7 +43,7 @@ Ours is compiled with XLA. Times are of a training step (question 4: of a pass o
 
 ![Cost against size: time of a training step by sentence length, units, images of a batch, and tokens of a batch](costs.png)
 
-**Cost grows with the sentence unless the gradient is cut; with the units as their square where the matrices are large; and with images and tokens in proportion.** The numbers are in `results/bench.json` of each question, and in `steps.json`, `workers.json` and `results.json` here. `make bench Q=q1_tbptt` measures one question again, and `python -m benchmarks.report` writes this page.
+**Once they are large, cost grows in proportion to tokens, units and images; cutting the gradient takes more than three quarters off a long sentence.** The numbers are in `results/bench.json` of each question, and in `steps.json`, `workers.json` and `results.json` here. `make bench Q=q1_tbptt` measures one question again, and `python -m benchmarks.report` writes this page.
 
 ## Around the mathematics
 
@@ -58,7 +59,7 @@ Ours is compiled with XLA. Times are of a training step (question 4: of a pass o
 
 `python -m benchmarks.bench_sweep`. {sweep}
 
-**Runs that need one another's results not at all are spread at {sweep_efficiency:.0%} a core.** `make sweep` does so with the runs of a notebook, seeds by settings, over cores or machines; one whose worker dies is repeated, and counted once (tested).
+**On one machine a sweep gains little for runs as small as these, {sweep_efficiency:.0%} of the two cores' worth; what it is for is more machines.** `make sweep` does so with the runs of a notebook, seeds by settings, over cores or machines; one whose worker dies is repeated, and counted once (tested).
 
 ## Faults
 
@@ -76,7 +77,7 @@ Ours is compiled with XLA. Times are of a training step (question 4: of a pass o
 From the figures above and the recorded times of the full runs:
 
 - **A sweep on {machines} machines** like this one. The published runs take {hours:.1f} hours one after the other. They are independent of one another: {machines} machines repeat all of them from {machines} times as many seeds in the same {hours:.1f} hours.
-- **Pre-training on a billion sentences.** At {length:.1f} tokens a sentence and {speed:,.0f} tokens a second one pass takes this machine {days:,.0f} days. At the efficiency that two workers have here ({efficiency:.0%} each), {machines} machines take {spread:,.1f} days. That is optimistic: they exchange {megabytes:.0f} MB of gradients at every step, over a network instead of within one machine, and one batch of {batch:,} tokens leaves each but {share:.0f} sentences. Batches that grow with the machines and GPUs come first.
+- **Pre-training on a billion sentences.** At {length:.1f} tokens a sentence and {speed:,.0f} tokens a second one pass takes this machine {days:,.0f} days. At the efficiency that two workers have here ({efficiency:.0%} each), {machines} machines take {spread:,.1f} days. That is optimistic: they exchange {megabytes:.0f} MB of gradients at every step, over a network instead of within one machine, and one batch of {batch:,} tokens leaves each but {share:.1f} sentences. Batches that grow with the machines and GPUs come first.
 """  # noqa: E501
 
 
@@ -175,6 +176,8 @@ def plot_costs(q1, q2, q3, q4):
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
         axes.set(xlabel=label, ylabel="a step (ms)", xscale="log", yscale="log")
         axes.set_xticks([size for size, _ in points], [size for size, _ in points])
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend()
     return figure

@@ -229,4 +229,6 @@ def show(value):
         return ""
     if isinstance(value, dict):
         return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
+    if isinstance(value, int):
+        return str(value)
     return f"{value:.1f}" if value > 10 else f"{value:.2f}"

@@ -168,3 +168,8 @@ def test_estimates_follow_from_what_was_measured(
     assert paper["efficiency"] == pytest.approx(0.75)
     assert paper["spread"] == pytest.approx(paper["days"] / 75)
     assert paper["megabytes"] == pytest.approx(1.0)
+
+
+def test_the_page_is_that_of_the_results():
+    text = (report.FOLDER / "README.md").read_text("utf-8")
+    assert text == report.page(*report.load_results())
