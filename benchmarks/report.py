@@ -59,7 +59,7 @@ Ours is compiled with XLA. Times are of a training step (question 4: of a pass o
 
 `python -m benchmarks.bench_sweep`. {sweep}
 
-**On one machine a sweep gains little for runs as small as these, {sweep_efficiency:.0%} of the two cores' worth; what it is for is more machines.** `make sweep` does so with the runs of a notebook, seeds by settings, over cores or machines; one whose worker dies is repeated, and counted once (tested).
+**On one machine a sweep gains little for runs as small as these, {sweep_efficiency:.0%} of what its cores could give; it is made for more machines.** `make sweep` does so with the runs of a notebook, seeds by settings, over cores or machines; one whose worker dies is repeated, and counted once (tested).
 
 ## Faults
 
