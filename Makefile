@@ -12,7 +12,7 @@ BENCHMARKS = $(wildcard benchmarks/bench_$(firstword $(subst _, ,$(Q)))*.py)
 FOLDER ?= build/pretraining
 WORKERS ?= 2
 
-.PHONY: help environment run test check notebooks ray sweep pretrain bench audit \
+.PHONY: help environment run test check notebooks ray sweep pretrain peers bench audit \
     publishing submission site
 
 help:
@@ -59,7 +59,11 @@ check: environment
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 
-bench: $(if $(Q),environment,ray)
+peers: environment
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -r requirements-bench.txt -c constraints.txt
+
+bench: $(if $(Q),environment,peers)
 	@set -e; for file in $(BENCHMARKS:benchmarks/%.py=%); do \
 	    .venv/bin/python -m benchmarks.$$file; done
 	@$(if $(Q),,.venv/bin/python -m benchmarks.report)

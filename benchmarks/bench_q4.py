@@ -39,6 +39,7 @@ RESULTS = Path("q4_denoise_text", "results", "bench.json")
 FULL = {"rounds": 5, "batches": 24, "scaling": True, "memory": True}
 QUICK = {"rounds": 2, "batches": 6, "scaling": False, "memory": False}
 VOCAB_SIZE, STEPS = 8_000, 100_000
+SCALING_ROUNDS = 3
 NAMES = ("ours", "ours, no XLA", "naive", *(["PyTorch"] if TORCH else []))
 SCALES = {
     "width": [{"width": width} for width in (64, 128, 256)],
@@ -91,24 +92,24 @@ def sentences(batches, length=None):
     return [rng.integers(5, VOCAB_SIZE, lengths[row], dtype="int32") for row in kept]
 
 
-def contestant(name, rows):
+def contestant(name, rows, **size):
     """Builds a contestant: a function `(size, passes) -> seconds of each pass`."""
-    denoiser, dataset, steps = training(name, rows)
+    denoiser, dataset, steps = training(name, rows, **size)
     if name == "PyTorch":
         ready = list(dataset.take(steps).as_numpy_iterator())
         return functools.partial(torch_passes, TorchDenoiser(denoiser), ready)
     return functools.partial(keras_passes, denoiser, dataset, steps)
 
 
-def training(name, rows):
+def training(name, rows, width=128, tokens=TOKENS):
     """Returns what a contestant trains: denoiser, endless batches, steps of a pass."""
     keras.utils.set_random_seed(0)
-    denoiser = build_denoiser(VOCAB_SIZE)
+    denoiser = build_denoiser(VOCAB_SIZE, width=width)
     compile_denoiser(denoiser, steps=STEPS, jit_compile=name != "ours, no XLA")
     if name == "naive":
         buckets, share = Buckets(rows, lengths=(MAX_LENGTH,)), {"share": 1.0}
     else:
-        buckets, share = Buckets(rows), {}
+        buckets, share = Buckets(rows, tokens=tokens), {}
     return denoiser, denoising_batches(buckets, **share), len(buckets)
 
 
@@ -135,16 +136,19 @@ def input_seconds(rows):
     return time.perf_counter() - start
 
 
-def scaled(width=128, length=32, tokens=TOKENS, batches=8):
-    """Returns tokens a second of full rows at another size of model or batch."""
-    timing.progress(f"width {width}, length {length}, {tokens} tokens a batch")
-    keras.utils.set_random_seed(0)
-    denoiser = build_denoiser(VOCAB_SIZE, width=width)
-    compile_denoiser(denoiser, steps=STEPS)
-    rows = sentences(batches * tokens // TOKENS + 1, length)
-    data = denoising_batches(Buckets(rows, tokens=tokens))
-    timing.fit_steps(denoiser, data, 2)
-    return tokens / float(np.median(timing.fit_steps(denoiser, data, batches)))
+def scaled(width=128, length=32, tokens=TOKENS):
+    """Times full rows at another size of model or batch, us and PyTorch in turns.
+
+    Returns:
+        Dict from a contestant to its tokens a second.
+    """
+    rows = sentences(4 * tokens // TOKENS or 1, length)
+    names = [name for name in ("ours", "PyTorch") if name in NAMES]
+    runs = {name: contestant(name, rows, width=width, tokens=tokens) for name in names}
+    size = f"width {width}, length {length}, {tokens} tokens a batch"
+    seconds = timing.time_in_turns(runs, size, SCALING_ROUNDS)
+    done = sum(map(len, rows))
+    return {name: done / statistics.median(found) for name, found in seconds.items()}
 
 
 # PyTorch's contestant.
@@ -352,8 +356,10 @@ def report(results):
         ]
     for name, sizes in results["scaling"].items():
         key = next(iter(sizes[0]))
-        columns = {"tokens_per_second": "tokens a second"}
-        parts.append(timing.table(columns, sizes, {name: key}))
+        there = {
+            who: f"{who}, tokens a second" for who in sizes[0]["tokens_per_second"]
+        }
+        parts.append(timing.table(there, sizes, {name: key}, "tokens_per_second"))
     return "\n\n".join(parts)
 
 

@@ -27,19 +27,21 @@ from q4_denoise_text.published import RECORD
 FOLDER = Path(__file__).parent
 MACHINES, SENTENCES = 100, 1_000_000_000
 COLUMNS = {
+    "time": "ms, ours",
+    "time_of_peer": "ms, its",
     "ratio": "its time / ours",
-    "limit": "limit",
+    "counted": "by counting",
     "memory": "MiB, ours",
     "memory_of_peer": "MiB, its",
 }
 TITLES = {"question": "question", "work": "work", "beside": "peer"}
 TEXT = """# Speed, memory and scale
 
-`make bench` runs what stands here, one benchmark after the other on one machine (a bit over an hour on two idle cores), and writes this page: {machine}. All of it is on the CPU, with as many threads as there are cores. In a round every contestant has its turn; ratios are taken within a round, and given as median (min to max).
+`make bench` runs what stands here, one benchmark after the other on one machine (a bit over an hour on two idle cores), and writes this page: {machine}. All of it is on the CPU, with as many threads as there are cores unless it says otherwise. In a round every contestant has its turn; ratios are taken within a round, and given as median (min to max).
 
 {table}
 
-Ours is compiled with XLA. Times are of a training step (question 4: of a pass over the same sentences). Memory is what a step adds at the peak, the compiler's included, each in a process of its own. The limit is 3T/(T + 2t), if a step back costs two steps forward.
+Ours is compiled with XLA. Times are of a training step (question 4: of a pass over the same sentences). Memory is what a step adds at the peak, the compiler's included, each in a process of its own. "By counting" is what the ratio would be if nothing took time but products of matrices, and a step back as much as two forward: 3T/(T + 2t) for the cut, which passes it, as a step back also keeps and reads a state again; 2 for a GRU, which has six of them where the reset cell has three, and 0.67 for an Elman cell, which has two.
 
 ![Cost against size: time of a training step by sentence length, units, images of a batch, and tokens of a batch](costs.png)
 
@@ -76,44 +78,87 @@ Ours is compiled with XLA. Times are of a training step (question 4: of a pass o
 
 From the figures above and the recorded times of the full runs:
 
-- **A sweep on {machines} machines** like this one. The published runs take {hours:.1f} hours one after the other. They are independent of one another: {machines} machines repeat all of them from {machines} times as many seeds in the same {hours:.1f} hours.
+- **A sweep on {machines} machines** like this one. The {runs} runs behind the published figures, and what is drawn from them, take {hours:.1f} hours one after the other, the longest run {longest:.0f} minutes. They are independent of one another: a question's take {machines} machines little longer than its longest run, and in the same {hours:.1f} hours they repeat all of them from {machines} times as many seeds.
 - **Pre-training on a billion sentences.** At {length:.1f} tokens a sentence and {speed:,.0f} tokens a second one pass takes this machine {days:,.0f} days. At the efficiency that two workers have here ({efficiency:.0%} each), {machines} machines take {spread:,.1f} days. That is optimistic: they exchange {megabytes:.0f} MB of gradients at every step, over a network instead of within one machine, and one batch of {batch:,} tokens leaves each but {share:.1f} sentences. Batches that grow with the machines and GPUs come first.
 """  # noqa: E501
 
 
 def comparisons(q1, q2, q3, q4):
     """Lists the rows of the table, from what each benchmark has written."""
-    full, cut = (find(q1["rows"], T=512, t=t) for t in (None, 16))
-    of_full, of_cut = (find(q1["memory"], T=512, t=t)["mebibytes"] for t in (None, 16))
-    both = {"full": of_full["ours_xla"], "cut": of_cut["ours_xla"]}
-    rows = [
-        row(1, "512 tokens, full", "stock Keras", full["stock_over_ours"], of_full,
-            "ours_xla", "stock_xla"),
-        row(1, "512 tokens, full", "PyTorch", full["torch_over_ours"], of_full,
-            "ours_xla", "torch"),
-        row(1, "512 tokens, t = 16", "PyTorch", cut["torch_over_ours"], of_cut,
-            "ours_xla", "torch"),
-        row(1, "512 tokens, t = 16", "ours, full", cut["speedup"], both, "cut", "full",
-            cut["ideal_speedup"]),
-    ]  # fmt: skip
-    found, memory = find(q2["rows"], T=256, xla=True), find(q2["memory"], T=256)
-    for peer, key in {
-        "GRU": "gru_over_reset",
-        "RNN(ResetCell)": "cell_over_reset",
-        "PyTorch reset cell": "torch_cell_over_reset",
-        "PyTorch GRU": "torch_gru_over_reset",
-    }.items():
-        used = memory["mebibytes"]
-        rows.append(row(2, "256 tokens", peer, found[key], used, "ResetRNN", peer))
-    for kind in bench_q3.KINDS:
-        ratio = find(q3["rows"], kind=kind, xla=True)["torch_over_inverse"]
-        used = find(q3["memory"], kind=kind)["mebibytes"]
-        work = f"128 images, {kind}"
-        rows.append(row(3, work, "PyTorch", ratio, used, "inverse", "PyTorch inverse"))
-    for peer, key in {"naive": "vs_naive", "PyTorch": "vs_torch"}.items():
-        work = f"{q4['tokens']:,} tokens"
-        rows.append(row(4, work, peer, q4[key], q4["mebibytes"], "ours", peer))
+    return [*of_q1(q1), *of_q2(q2), *of_q3(q3), *of_q4(q4)]
+
+
+def of_q1(found):
+    """Lists the rows of question 1: short sentences, long ones, long ones cut."""
+
+    def measured(T, t):
+        memory = [used for used in found["memory"] if (used["T"], used["t"]) == (T, t)]
+        times = find(found["rows"], T=T, t=t)
+        return times, memory[0]["mebibytes"] if memory else {}
+
+    rows = []
+    for work, peer, name, of in (
+        ("32 tokens, full", "PyTorch", "torch", measured(32, None)),
+        ("512 tokens, full", "stock Keras", "stock", measured(512, None)),
+        ("512 tokens, full", "PyTorch", "torch", measured(512, None)),
+        ("512 tokens, t = 16", "PyTorch", "torch", measured(512, 16)),
+    ):
+        times, memory = of
+        names = "ours_xla", "stock_xla" if name == "stock" else name
+        ratio = times[f"{name}_over_ours"]
+        rows.append(row(1, work, peer, ratio, times["milliseconds"], memory, *names, 1))
+    (full, memory_full), (cut, memory_cut) = measured(512, None), measured(512, 16)
+    times = {t: of["milliseconds"]["ours_xla"] for t, of in (("", full), ("16", cut))}
+    memory = {"": memory_full["ours_xla"], "16": memory_cut["ours_xla"]}
+    ratio, counted = cut["speedup"], cut["ideal_speedup"]
+    rows.append(row(1, work, "ours, full", ratio, times, memory, "16", "", counted))
     return rows
+
+
+def of_q2(found):
+    """Lists the rows of question 2, by how many products of matrices a step takes."""
+    measured, memory = (
+        find(found["rows"], T=256, xla=True),
+        find(found["memory"], T=256),
+    )
+    times, used = measured["milliseconds"], memory["mebibytes"]
+    peers = {
+        "SimpleRNN": (inverse(measured["reset_over_simple"]), 2 / 3),
+        "GRU": (measured["gru_over_reset"], 6 / 3),
+        "RNN(ResetCell)": (measured["cell_over_reset"], 1),
+        "PyTorch reset cell": (measured["torch_cell_over_reset"], 1),
+        "PyTorch GRU": (measured["torch_gru_over_reset"], 6 / 3),
+    }
+    return [
+        row(2, "256 tokens", peer, ratio, times, used, "ResetRNN", peer, counted)
+        for peer, (ratio, counted) in peers.items()
+    ]
+
+
+def of_q3(found):
+    """Lists the rows of question 3, with the inversion terms."""
+    rows = []
+    for kind in bench_q3.KINDS:
+        measured = find(found["rows"], kind=kind, xla=True)
+        ratio, times = measured["torch_over_inverse"], measured["milliseconds"]
+        used = find(found["memory"], kind=kind)["mebibytes"]
+        names = "inverse", "PyTorch inverse"
+        work = f"128 images, {kind}"
+        rows.append(row(3, work, "PyTorch", ratio, times, used, *names, 1))
+    return rows
+
+
+def of_q4(found):
+    """Lists the rows of question 4."""
+    times = {
+        name: 1e3 * found["tokens"] / speed
+        for name, speed in found["tokens_per_second"].items()
+    }
+    work, used = f"{found['tokens']:,} tokens", found["mebibytes"]
+    return [
+        row(4, work, "naive", found["vs_naive"], times, used, "ours", "naive"),
+        row(4, work, "PyTorch", found["vs_torch"], times, used, "ours", "PyTorch", 1),
+    ]
 
 
 def find(rows, **values):
@@ -124,16 +169,27 @@ def find(rows, **values):
     return found
 
 
-def row(question, work, peer, ratio, memory, ours, theirs, limit=None):
-    """Makes a row of the table; `memory` is a dict that holds ours and theirs."""
+def inverse(ratio):
+    """Returns the ratio the other way round."""
+    return {
+        "median": 1 / ratio["median"],
+        "min": 1 / ratio["max"],
+        "max": 1 / ratio["min"],
+    }
+
+
+def row(question, work, peer, ratio, times, memory, ours, theirs, counted=None):
+    """Makes a row of the table; `times` and `memory` are dicts by contestant."""
     return {
         "question": question,
         "work": work,
         "peer": peer,
+        "time": times[ours],
+        "time_of_peer": times[theirs],
         "ratio": ratio,
-        "limit": limit,
-        "memory": memory[ours],
-        "memory_of_peer": memory[theirs],
+        "counted": counted,
+        "memory": memory.get(ours),
+        "memory_of_peer": memory.get(theirs),
     }
 
 
@@ -164,10 +220,12 @@ def plot_costs(q1, q2, q3, q4):
             for name, title in bench_q3.COLUMNS.items()
         },
         "tokens of a batch (question 4)": {
-            "ours": [
-                (found["tokens"], 1e3 * found["tokens"] / found["tokens_per_second"])
+            name: [
+                (found["tokens"], 1e3 * found["tokens"] / speeds[name])
                 for found in q4["scaling"]["tokens of a batch"]
+                if (speeds := found["tokens_per_second"])
             ]
+            for name in ("ours", "PyTorch")
         },
     }
     figure, all_axes = plt.subplots(2, 2, figsize=(9, 7))
@@ -189,15 +247,10 @@ def on_paper(q4, workers, sweep):
     questions = [
         path.parent.parent for path in experiment.ROOT.glob("q*/results/results.json")
     ]
-    hours = (
-        sum(
-            json.loads((folder / "results" / "results.json").read_text())[
-                "wall_seconds"
-            ]
-            for folder in questions
-        )
-        / 3600
-    )
+    results = [
+        json.loads((folder / "results" / "results.json").read_text("utf-8"))
+        for folder in questions
+    ]
     length = record["tokens"] / record["sentences"]
     speed = q4["tokens_per_second"]["ours"]
     two = find(workers["rows"], workers=2, tokens=bench_workers.TOKENS)
@@ -206,7 +259,9 @@ def on_paper(q4, workers, sweep):
     days = SENTENCES * length / speed / 86_400
     return {
         "machines": MACHINES,
-        "hours": hours,
+        "runs": sum(result["runs"] for result in results),
+        "hours": sum(result["wall_seconds"] for result in results) / 3600,
+        "longest": max(result["longest_run_seconds"] for result in results) / 60,
         "sweep_efficiency": faster / sweep["cores"],
         "length": length,
         "speed": speed,
@@ -221,10 +276,12 @@ def on_paper(q4, workers, sweep):
 
 def page(found, steps, workers, sweep):
     """Formats the page from what each benchmark has written."""
-    versions = found[-1]["versions"]
-    names = ("device", "python", "tensorflow", "keras", "torch")
+    versions, machine = found[-1]["versions"], found[-1]["machine"]
+    names = ("python", "tensorflow", "keras", "torch")
     return TEXT.format(
-        machine=", ".join(f"{name} {versions[name]}" for name in names),
+        machine=f"{machine['processor']}, {versions['device']}, "
+        f"{machine['GiB']:.0f} GiB, {machine['system']}, "
+        + ", ".join(f"{name} {versions[name]}" for name in names),
         table=timing.table(COLUMNS, comparisons(*found), TITLES),
         steps=bench_steps.report(steps),
         workers=bench_workers.report(workers),
@@ -246,7 +303,8 @@ def main():
     plots.use_style()
     plot_costs(*found).savefig(FOLDER / "costs.png", metadata={"Software": None})
     (FOLDER / "README.md").write_text(page(found, *others), "utf-8")
-    results = {"versions": found[-1]["versions"], "rows": comparisons(*found)}
+    about = {key: found[-1][key] for key in ("versions", "machine")}
+    results = about | {"rows": comparisons(*found)}
     (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     print(f"Written: {FOLDER / 'README.md'}")
 

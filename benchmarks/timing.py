@@ -13,6 +13,8 @@ import json
 import math
 import multiprocessing
 import os
+import platform
+import re
 import statistics
 import sys
 import time
@@ -29,7 +31,7 @@ LEARNING_RATE = 1e-3
 CORES = os.cpu_count()
 TORCH = importlib.util.find_spec("torch") is not None
 
-PROC_STATUS = Path("/proc/self/status")
+CPU_INFO, PROC_STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 
 # A contestant has its turn of at least so many steps and seconds in each round.
 MIN_STEPS, MIN_SECONDS = 3, 0.3
@@ -57,7 +59,8 @@ def main(description, results_file, measure, report, *, full, quick, argv=None):
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     if not TORCH:
         progress("PyTorch is not installed and left out: pip install torch")
-    results = {"versions": versions(), "cores": CORES, "rounds": plan["rounds"]}
+    results = {"versions": versions(), "machine": machine()}
+    results |= {"cores": CORES, "rounds": plan["rounds"]}
     results |= measure(plan)
     print(report(results))
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,18 @@ def versions():
     """Returns `experiment.versions` and that of PyTorch, where it is installed."""
     torch = {"torch": importlib.metadata.version("torch")} if TORCH else {}
     return experiment.versions() | torch
+
+
+def machine():
+    """Tells what it runs on: processor, memory and system, as far as they tell."""
+    processor = platform.processor() or platform.machine()
+    if CPU_INFO.exists():
+        names = re.findall(r"^model name\s*: (.+)$", CPU_INFO.read_text(), re.MULTILINE)
+        processor = names[0] if names else processor
+    memory = None
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"processor": processor, "GiB": memory, "system": platform.system()}
 
 
 def progress(text):

@@ -37,6 +37,7 @@ PRESETS = ("quick", "full")
 # Modules that decide no result, see `code_sha256`.
 NOT_DECISIVE = ("archives.py", "experiment.py", "figures.py", "plots.py", "sweep.py")
 _START = time.perf_counter()
+_run_seconds = []  # of every run that was remembered or computed
 _replayed_seconds = []
 _PACKAGES = ("tensorflow", "keras", "keras-nlp", "tensorflow-datasets", "numpy")
 
@@ -140,7 +141,8 @@ def write_results(question, *, preset, data, seeds, wall_seconds, metrics):
         preset: The `Preset` of the run.
         data: What was trained on, as text.
         seeds: List of the seeds.
-        wall_seconds: How long the run took.
+        wall_seconds: How long everything took. How many runs `remember` has had until
+            now, and how long the longest took, is written beside it.
         metrics: Dict from name to a number or to what `summarise` returns.
 
     Returns:
@@ -155,6 +157,8 @@ def write_results(question, *, preset, data, seeds, wall_seconds, metrics):
         "seeds": [int(seed) for seed in seeds],
         "versions": versions(),
         "wall_seconds": round(float(wall_seconds), 1),
+        "runs": len(_run_seconds),
+        "longest_run_seconds": max(_run_seconds, default=0.0),
         "module_sha256": code_sha256(question),
         "metrics": {name: _metric(name, value) for name, value in metrics.items()},
     }
@@ -192,9 +196,15 @@ def remember(question, settings, compute):
     if full and path.exists():
         result = json.loads(path.read_text("utf-8"))["result"]
         _replayed_seconds.append(result["seconds"])
+        _run_seconds.append(result["seconds"])
         return result
-    start = time.perf_counter()
-    result = sweep.compute(compute) | {"seconds": round(time.perf_counter() - start, 2)}
+
+    def timed():  # there, so that waiting for a free machine does not count
+        start = time.perf_counter()
+        return compute() | {"seconds": round(time.perf_counter() - start, 2)}
+
+    result = sweep.compute(timed)
+    _run_seconds.append(result["seconds"])
     if full:
         _write_json(path, {"settings": settings, "result": result})
     return json.loads(json.dumps(result))

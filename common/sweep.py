@@ -36,20 +36,25 @@ def run_all(run, settings):
 
     Returns:
         Dict from each tuple to what the function returned, in their order.
+
+    Raises:
+        ValueError: If two of the settings are equal.
     """
     settings = list(settings)
+    if len(set(settings)) < len(settings):
+        raise ValueError(f"`settings` must differ. Received: settings={settings!r}")
     live = interactive.is_live()
     bar = keras.utils.Progbar(len(settings), unit_name="run", verbose=int(live))
-    found = {}
+    results = []
     if on_ray():
         connected()  # here: what a thread has started ends with the thread
     # Threads that wait: each looks into what is remembered and sends a task.
     with ThreadPoolExecutor(max(1, len(settings))) as threads:
         all_at_once = threads.map if on_ray() else map
         for result in all_at_once(lambda arguments: run(*arguments), settings):
-            found[settings[len(found)]] = result
+            results.append(result)
             bar.add(1)
-    return found
+    return dict(zip(settings, results, strict=True))
 
 
 def run_seeds(run, kinds, seeds):

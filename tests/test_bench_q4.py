@@ -30,7 +30,7 @@ def results(request):
     seconds = {n: s for n, s in SECONDS.items() if request.param or n != "PyTorch"}
     rows = [np.arange(4)] * 300
     more = {"rounds": 3, "input_share": 0.1, "mebibytes": {"ours": 700.0}}
-    scaling = {"width": [{"width": 64, "tokens_per_second": 9000.0}]}
+    scaling = {"width": [{"width": 64, "tokens_per_second": {"ours": 9000.0}}]}
     return bench_q4.reduce(seconds, rows) | more | {"scaling": scaling}
 
 

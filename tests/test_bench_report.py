@@ -19,6 +19,7 @@ def found():
     """What the benchmarks of the four questions write, with made-up numbers."""
     ratios = dict.fromkeys(
         ("stock_over_ours", "torch_over_ours", "speedup", "gru_over_reset",
+         "reset_over_simple",
          "cell_over_reset", "torch_cell_over_reset", "torch_gru_over_reset",
          "torch_over_inverse"), RATIO,
     )  # fmt: skip
@@ -29,11 +30,18 @@ def found():
             "ideal_speedup": 2.8,
             "milliseconds": dict.fromkeys(Q1_NAMES, T),
         }
-        for T in (128, 512)
+        for T in (32, 512)
         for t in (None, 16)
     ]
-    q2 = [{"T": 256, "xla": xla} for xla in (False, True)]
-    q3 = [{"kind": kind, "xla": xla} for kind in ("dense", "conv") for xla in (0, 1)]
+    q2 = [
+        {"T": 256, "xla": xla, "milliseconds": dict.fromkeys(Q2_NAMES, 5)}
+        for xla in (False, True)
+    ]
+    q3 = [
+        {"kind": kind, "xla": xla, "milliseconds": dict.fromkeys(Q3_NAMES, 4)}
+        for kind in ("dense", "conv")
+        for xla in (0, 1)
+    ]
     return [
         {
             "rows": [row | ratios for row in q1],
@@ -64,13 +72,20 @@ def found():
         },
         {
             "tokens": 92_000,
-            "tokens_per_second": {"ours": 20_000.0},
+            "tokens_per_second": {
+                "ours": 20_000.0,
+                "naive": 10_000.0,
+                "PyTorch": 8_000.0,
+            },
             "vs_naive": RATIO,
             "vs_torch": RATIO,
             "mebibytes": {"ours": 700.0, "naive": 900.0, "PyTorch": None},
             "scaling": {
                 "tokens of a batch": [
-                    {"tokens": tokens, "tokens_per_second": 20_000.0}
+                    {
+                        "tokens": tokens,
+                        "tokens_per_second": {"ours": 20_000.0, "PyTorch": 10_000.0},
+                    }
                     for tokens in (1_024, 4_096)
                 ]
             },
@@ -109,15 +124,16 @@ def runs(monkeypatch):
 def test_every_question_is_beside_its_peers(found):
     rows = report.comparisons(*found)
     assert {row["question"] for row in rows} == {1, 2, 3, 4}
-    assert all(row["ratio"] == RATIO for row in rows)
+    (simple,) = [row for row in rows if row["peer"] == "SimpleRNN"]
+    assert simple["ratio"] == {"median": 0.5, "min": 0.4, "max": pytest.approx(2 / 3)}
+    assert all(row["ratio"] == RATIO for row in rows if row is not simple)
     (cut,) = [row for row in rows if row["peer"] == "ours, full"]
-    assert cut["limit"] == 2.8
+    assert (cut["counted"], cut["work"]) == (2.8, "512 tokens, t = 16")
     (naive,) = [row for row in rows if row["peer"] == "naive"]
     assert (naive["memory"], naive["memory_of_peer"]) == (700.0, 900.0)
     table = timing.table(report.COLUMNS, rows, report.TITLES)
-    assert (
-        "| 4 | 92,000 tokens | PyTorch | 2.00 (1.50 to 2.50) |  | 700.0 |  |" in table
-    )
+    times = "4600.0 | 11500.0 | 2.00 (1.50 to 2.50)"
+    assert f"| 4 | 92,000 tokens | PyTorch | {times} | 1 | 700.0 |  |" in table
 
 
 def test_costs_have_a_panel_for_each_question(found):
@@ -129,8 +145,9 @@ def test_costs_have_a_panel_for_each_question(found):
         "images",
         "tokens",
     ]
-    (line,) = figure.axes[3].get_lines()
-    assert line.get_ydata() == pytest.approx([51.2, 204.8])
+    ours, peer = figure.axes[3].get_lines()
+    assert ours.get_ydata() == pytest.approx([51.2, 204.8])
+    assert peer.get_ydata() == pytest.approx([102.4, 409.6])
     plt.close(figure)
 
 
@@ -158,11 +175,13 @@ def test_estimates_follow_from_what_was_measured(
     for number in (1, 2):
         results = tmp_path / f"q{number}" / "results" / "results.json"
         results.parent.mkdir(parents=True)
-        results.write_text(json.dumps({"wall_seconds": 1_800}))
+        about = {"wall_seconds": 1_800, "runs": 6, "longest_run_seconds": 60.0 * number}
+        results.write_text(json.dumps(about))
     monkeypatch.setattr(report, "RECORD", tmp_path / "record.json")
     monkeypatch.setattr(report.experiment, "ROOT", tmp_path)
     paper = report.on_paper(found[-1], workers, runs)
     assert paper["hours"] == pytest.approx(1.0)
+    assert (paper["runs"], paper["longest"]) == (12, pytest.approx(2.0))
     assert paper["days"] == pytest.approx(1e9 * 20 / 20_000 / 86_400)
     assert paper["sweep_efficiency"] == pytest.approx(10 / 12)
     assert paper["efficiency"] == pytest.approx(0.75)

@@ -51,6 +51,11 @@ def test_runs_are_found_by_their_settings_in_order():
     assert sweep.run_all(run, []) == {}
 
 
+def test_settings_that_would_hide_one_another_are_refused():
+    with pytest.raises(ValueError, match="`settings` must differ.*'lstm', 0"):
+        sweep.run_seeds(lambda kind, seed: seed, ["lstm", "lstm"], [0])
+
+
 def test_a_reader_sees_how_far_the_runs_are_and_nobody_else(monkeypatch, capsys):
     sweep.run_all(lambda seed: seed, [(0,), (1,)])
     assert capsys.readouterr().out == ""
