@@ -102,6 +102,10 @@ def rows_of_replicas(batches, context):
     Args:
         batches: `tf.data.Dataset` of structures of tensors `(batch, ...)`.
         context: `tf.distribute.InputContext`.
+
+    Returns:
+        `tf.data.Dataset` of the same structures, of tensors `(rows, ...)`, without the
+        batches of fewer rows than there are replicas.
     """
     replicas = context.num_replicas_in_sync
     here = replicas // context.num_input_pipelines
@@ -126,6 +130,9 @@ def share_loss(model):
 
     That part is of the sample weights, or of the rows if there are none: the mean of
     what the replicas return is then the loss of the batch.
+
+    Args:
+        model: `keras.Model`, whose `compute_loss` is replaced.
     """
     compute_loss = model.compute_loss
 
@@ -142,7 +149,11 @@ def share_loss(model):
 
 
 def add_up_gradients(optimizer):
-    """Has an optimizer add up the replicas' gradients before it clips, not after."""
+    """Has an optimizer add up the replicas' gradients before it clips, not after.
+
+    Args:
+        optimizer: `keras.optimizers.Optimizer`, whose `apply` is replaced.
+    """
     apply = optimizer.apply
 
     def apply_sum(grads, trainable_variables=None):
@@ -154,7 +165,12 @@ def add_up_gradients(optimizer):
 
 
 class Backup(resume.Backup):
-    """Keeps the state of a training that several processes share: the first writes."""
+    """Keeps the state of a training that several processes share: the first writes.
+
+    Args:
+        folder: path of a folder that all workers see, or None where nothing is kept.
+        strategy: see `fit`.
+    """
 
     def __init__(self, folder, strategy):
         super().__init__(folder or "")

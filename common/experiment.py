@@ -215,6 +215,14 @@ def wall_seconds():
     return time.perf_counter() - _START + sum(_replayed_seconds)
 
 
+def restart():
+    """Starts the clock anew, and the count of runs, where another question begins."""
+    global _START
+    _START = time.perf_counter()
+    _run_seconds.clear()
+    _replayed_seconds.clear()
+
+
 def code_sha256(question):
     """Returns one digest of the code that decides the results of a question.
 

@@ -1,7 +1,11 @@
 """One style for all figures, and how they are saved."""
 
+import re
+
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython import get_ipython
+from IPython.display import display
 
 from common import experiment
 
@@ -36,6 +40,8 @@ def use_style():
 def save(figure, question, name):
     """Saves a figure as PNG beside the results of its question, and shows it.
 
+    In a notebook it comes with a text for those who cannot see it.
+
     Args:
         figure: `matplotlib.figure.Figure`.
         question: name of the question's folder, such as `"q1_tbptt"`.
@@ -45,7 +51,33 @@ def save(figure, question, name):
     # is the same file.
     path = experiment.results_dir(question) / f"{name}.png"
     figure.savefig(path, metadata={"Software": None})
-    plt.show()
+    if get_ipython():
+        display(figure, metadata={"image/png": {"alt": describe(figure, name)}})
+        plt.close(figure)
+    else:
+        plt.show()
+
+
+def describe(figure, name):
+    """Says in words what a figure draws.
+
+    Args:
+        figure: `matplotlib.figure.Figure`.
+        name: name of its file, without its ending.
+
+    Returns:
+        The name, the titles of the panels, what is drawn against what, and the entries
+        of the legends, as text without mathematics.
+    """
+    parts = []
+    for axes in figure.axes:
+        labels = axes.get_ylabel(), axes.get_xlabel()
+        parts += [axes.get_title(), " against ".join(filter(None, labels))]
+    legends = [*figure.legends, *(axes.get_legend() for axes in figure.axes)]
+    for legend in filter(None, legends):
+        parts.append(", ".join(text.get_text() for text in legend.get_texts()))
+    parts = [re.sub(r"[\s$\\{}]+", " ", part).strip() for part in parts]
+    return "; ".join([name.replace("_", " "), *filter(None, dict.fromkeys(parts))])
 
 
 def log_scale_with_zero(axes, values):

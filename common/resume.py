@@ -108,7 +108,17 @@ class Backup(keras.callbacks.Callback):
         self.history = []
 
     def restore(self, model):
-        """Brings a model to where it was; returns the number of epochs behind it."""
+        """Brings a model to where it was.
+
+        Args:
+            model: compiled and built, see `fit`.
+
+        Returns:
+            The number of epochs behind it, an int: 0 without a backup.
+
+        Raises:
+            ValueError: If the backup is of another model.
+        """
         last = self.folder / "last.npz"
         if last.exists():
             model.optimizer.build(model.trainable_variables)
@@ -136,13 +146,26 @@ def _state(model):
 
 
 def save(path, variables, note=""):
-    """Writes variables, and a note, to a file that is complete or not there."""
+    """Writes variables, and a note, to a file that is complete or not there.
+
+    Args:
+        path: `Path` of the file, which ends in ".npz".
+        variables: list of Keras variables.
+        note: str.
+    """
     arrays = [variable.numpy() for variable in variables]
     experiment.write_whole(path, lambda part: np.savez(part, *arrays, note=note))
 
 
 def load(path, variables):
-    """Gives variables the values of a file that `save` wrote; returns its note.
+    """Gives variables the values of a file that `save` wrote.
+
+    Args:
+        path: of the file.
+        variables: list of Keras variables, of the same shapes in the same order.
+
+    Returns:
+        The note, a str.
 
     Raises:
         ValueError: If the file is of another model.

@@ -42,6 +42,9 @@ def build_vectorizer(texts, *, max_tokens=20_000, min_count=1):
     Returns:
         A `keras.layers.TextVectorization` that gives ragged int64 ids: 0 is padding,
         1 is unknown, then words from the most to the least frequent.
+
+    Raises:
+        ValueError: If there is no text, or `max_tokens` is less than 3.
     """
     if len(texts) == 0:
         raise ValueError("`texts` must hold at least one text. Received: none")
@@ -125,6 +128,10 @@ def bucketed_batches(
     Returns:
         `tf.data.Dataset` of `(ids, labels)`: int32 `(batch, length)`, left-padded
         with 0, and float32 `(batch,)`.
+
+    Raises:
+        ValueError: If there is no sentence, there are not as many labels, or `shuffle`
+            is True and no bucket has enough sentences for a batch.
     """
     if len(token_ids) == 0 or len(token_ids) != len(labels):
         raise ValueError(
@@ -171,7 +178,16 @@ def bucketed_batches(
 
 
 class EncodedData(NamedTuple):
-    """Text data as token ids; see `encode_data`."""
+    """Text data as token ids; see `encode_data`.
+
+    Attributes:
+        texts: `common.data.TextData`.
+        vectorizer: from `build_vectorizer`.
+        train: list of int32 arrays of shape `(length,)`, see `encode`.
+        tuning: the same.
+        validation: the same.
+        bucket_lengths: tuple of increasing ints, for `bucketed_batches`.
+    """
 
     texts: object
     vectorizer: keras.layers.Layer
@@ -185,7 +201,14 @@ class EncodedData(NamedTuple):
         return self.vectorizer.vocabulary_size()
 
     def batches(self, split, *, batch_size=128, shuffle=False, seed=0):
-        """Returns the batches of the split named "train", "tuning" or "validation"."""
+        """Returns the batches of the split named "train", "tuning" or "validation".
+
+        Args:
+            split: str.
+            batch_size: see `bucketed_batches`, which makes them.
+            shuffle: see `bucketed_batches`.
+            seed: see `bucketed_batches`.
+        """
         return bucketed_batches(
             getattr(self, split),
             getattr(self.texts, split).labels,
@@ -216,7 +239,14 @@ def encode_data(texts, *, max_tokens=20_000, bucket_lengths=(4, 8, 16, 28, 40, 5
 
 
 def check_token_ids(token_ids):
-    """Raises ValueError unless `token_ids` are integers of shape `(batch, time)`."""
+    """Checks that token ids are integers of shape `(batch, time)`.
+
+    Args:
+        token_ids: array or tensor.
+
+    Raises:
+        ValueError: If they are anything else.
+    """
     if len(token_ids.shape) != 2 or "int" not in keras.backend.standardize_dtype(
         token_ids.dtype
     ):
@@ -227,13 +257,18 @@ def check_token_ids(token_ids):
 
 
 def check_batch(name, token_ids, labels, vocab_size=None):
-    """Raises ValueError unless a batch is what `bucketed_batches` makes.
+    """Checks that a batch is like those that `bucketed_batches` makes.
 
     Args:
-        name: what the message calls the batch.
+        name: str, what the message calls the batch.
         token_ids: int array of shape `(batch, time)`.
         labels: array of shape `(batch,)` or `(batch, 1)`.
         vocab_size: int, ids must be smaller, or None for any.
+
+    Raises:
+        ValueError: If the batch is empty or of another form, a sentence has no token,
+            padding is not on the left, an id is negative or not below `vocab_size`,
+            or `labels` are not a 0 or 1 for each sentence.
     """
     check_token_ids(token_ids)
     if 0 in token_ids.shape:

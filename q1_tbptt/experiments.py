@@ -119,7 +119,13 @@ def bag_of_words_accuracy(texts, on="validation", regularisation=(0.3, 1, 3, 10)
 
 
 def untrained_model(cell, vocab_size, seed=0):
-    """Returns a fresh `TBPTTClassifier` with a cell, or the cell of that name."""
+    """Returns a fresh `TBPTTClassifier` with a cell, or the cell of that name.
+
+    Args:
+        cell: RNN cell, or a name that `train_tbptt` knows, for one of 128 units.
+        vocab_size: int.
+        seed: int, of the weights.
+    """
     keras.utils.set_random_seed(seed)
     return TBPTTClassifier(as_cell(cell, units=128), vocab_size)
 
@@ -179,7 +185,15 @@ def gradient_norms_in_training(
 
 
 def first_of_length(token_ids, length):
-    """Returns the index of the first row with `length` tokens, none of them unknown."""
+    """Returns the index of the first row with `length` tokens, none of them unknown.
+
+    Args:
+        token_ids: list of int arrays of shape `(length_i,)`, see `common.text.encode`.
+        length: int.
+
+    Raises:
+        ValueError: If there is no such row.
+    """
     for index, row in enumerate(token_ids):
         if len(row) == length and text.UNKNOWN_ID not in row:
             return index
@@ -187,7 +201,16 @@ def first_of_length(token_ids, length):
 
 
 def long_sentences(data, at_least):
-    """Returns the validation sentences of `at_least` tokens: padded ids and labels."""
+    """Picks the validation sentences of at least so many tokens.
+
+    Args:
+        data: `common.text.EncodedData`.
+        at_least: int, tokens of the shortest sentence.
+
+    Returns:
+        `(token_ids, labels)`: an int32 array of shape `(sentences, time)`, padded with
+        0 on the left, and an int32 array of shape `(sentences,)`, 0 or 1.
+    """
     rows = [i for i, row in enumerate(data.validation) if len(row) >= at_least]
     return (
         text.pad_left([data.validation[i] for i in rows]),
@@ -261,5 +284,12 @@ def _percent(values):
 
 
 def quantiles(runs):
-    """Returns the median, 99 % quantile and maximum over all numbers of all runs."""
+    """Returns the median, 99 % quantile and maximum over all numbers of all runs.
+
+    Args:
+        runs: list of lists of numbers, one list a run.
+
+    Returns:
+        List of three floats.
+    """
     return np.quantile(np.concatenate(runs), (0.5, 0.99, 1.0)).tolist()

@@ -162,6 +162,9 @@ class ProbedCell(keras.layers.Layer):
 
     The inputs hold, behind the features of the cell, one number for every state
     feature. With zeros there nothing changes, and a gradient can be read.
+
+    Args:
+        cell: RNN cell, whose weights are used.
     """
 
     def __init__(self, cell):

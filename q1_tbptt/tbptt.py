@@ -60,6 +60,10 @@ class TBPTTClassifier(keras.Model):
 
     Returns of a call: logits of shape `(batch, 1)`.
 
+    Raises:
+        ValueError: if `t` is neither None nor an integer of at least 0, here or when
+            it is assigned.
+
     Reference:
         [Williams and Peng, 1990](https://doi.org/10.1162/neco.1990.2.4.490)
     """
@@ -154,17 +158,39 @@ class TBPTTClassifier(keras.Model):
         return self.logits_from(states, training)
 
     def initial_states(self, batch_size):
-        """Returns `h_0`: the cell's states for `batch_size` sentences."""
+        """Returns `h_0`: the cell's states for `batch_size` sentences.
+
+        Args:
+            batch_size: int or scalar int tensor.
+
+        Returns:
+            List of float tensors of shape `(batch_size, units)`, one a state of the
+            cell; of `StackedRNNCells` a list of such lists, one a cell.
+        """
         states = self.rnn.get_initial_state(batch_size)
         return list(states) if keras.tree.is_nested(states) else [states]
 
     def hidden_state(self, states):
-        """Returns the hidden state among all states: the first of the (last) cell."""
+        """Returns the hidden state among all states: the first of the (last) cell.
+
+        Args:
+            states: structure of tensors of shape `(batch, units)`, as that of
+                `initial_states`.
+
+        Returns:
+            Tensor of shape `(batch, units)`.
+        """
         stacked = isinstance(self.cell, keras.layers.StackedRNNCells)
         return keras.tree.flatten(states[-1] if stacked else states)[0]
 
     def logits_from(self, states, training=False):
-        """Returns the logits `(batch, 1)` of the last states."""
+        """Returns the logits `(batch, 1)` of the last states.
+
+        Args:
+            states: structure of tensors of shape `(batch, units)`, as that of
+                `initial_states`.
+            training: bool, whether dropout is active.
+        """
         return self.head(
             self.head_dropout(self.hidden_state(states), training=training)
         )
@@ -324,7 +350,15 @@ def train_tbptt(
 
 
 def as_cell(cell, units):
-    """Returns a cell as it is, and a new one for a name that `train_tbptt` knows."""
+    """Returns a cell as it is, and a new one for a name that `train_tbptt` knows.
+
+    Args:
+        cell: RNN cell, or a name.
+        units: int, size of the state of a new one.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
     names = {
         "simple_rnn": keras.layers.SimpleRNNCell,
         "irnn": functools.partial(

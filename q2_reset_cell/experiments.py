@@ -62,7 +62,16 @@ def prefix_swap(network, task):
 
 
 def gates(network, task):
-    """Returns R of the reset input, `(units,)`, and of ordinary ones, their mean."""
+    """Measures R of the input that resets, and of ordinary ones.
+
+    Args:
+        network: from `build_network`, of kind "reset".
+        task: `Task`.
+
+    Returns:
+        `(at_reset, elsewhere)`: a float array of shape `(units,)`, or `(1,)` with a
+        shared gate, and a float, the mean over units and inputs of random streams.
+    """
     cell = network.layers[0].cell
     inputs = task.make(np.random.default_rng(6), 64, 40).inputs
     ordinary = inputs[inputs[..., task.reset_feature] != 1]
@@ -184,7 +193,15 @@ def starting_gates(units=32):
 
 
 def describe(name, runs):
-    """Formats what `forgetting` returned for several seeds as one line."""
+    """Formats what `forgetting` returned for several seeds as one line.
+
+    Args:
+        name: str, what the line begins with.
+        runs: list of what `forgetting` returned, one a seed.
+
+    Returns:
+        The line as text, with means over seeds.
+    """
     columns = {
         "score at 40 steps": "score_40",
         "at 400": "score_400",

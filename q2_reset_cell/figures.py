@@ -9,7 +9,11 @@ BOX = {"boxstyle": "round,pad=0.4", "linewidth": 1.5, "facecolor": "white"}
 
 
 def draw_cell():
-    """Draws one step of the cell; returns the figure."""
+    """Draws one step of the cell.
+
+    Returns:
+        The figure.
+    """
     figure, axes = plt.subplots(figsize=(8.5, 3.4))
     boxes = {
         (3.2, 2.2): r"$\hat h_t = \tanh(x_t W + h_{t-1} U + b)$",

@@ -27,7 +27,11 @@ CELLS = {
 
 
 class StopWhenLearned(keras.callbacks.Callback):
-    """Ends training once every sentence is right and the loss is below a bound."""
+    """Ends training once every sentence is right and the loss is below a bound.
+
+    Args:
+        loss: float, the bound on the mean loss of an epoch.
+    """
 
     def __init__(self, loss):
         super().__init__()
@@ -117,6 +121,9 @@ def sentiment_cell(kind, units=128, **options):
 
     Returns:
         The cell.
+
+    Raises:
+        ValueError: If `kind` is none of the above.
     """
     cells = {
         "reset": ResetCell,
@@ -131,7 +138,18 @@ def sentiment_cell(kind, units=128, **options):
 
 
 def train_sentiment(data, kind, *, seed, epochs, **options):
-    """Trains question 1's classifier with a cell; returns the model."""
+    """Trains question 1's classifier with a cell.
+
+    Args:
+        data: `common.text.EncodedData`.
+        kind: see `sentiment_cell`.
+        seed: int, of weights, dropout and the order of the sentences.
+        epochs: int.
+        **options: for `sentiment_cell`.
+
+    Returns:
+        The trained `TBPTTClassifier`.
+    """
     keras.utils.set_random_seed(seed)
     model, _ = train_tbptt(
         data.batches("train", shuffle=True, seed=seed),
@@ -246,7 +264,11 @@ def gated_sentences(model, data, lengths):
 
 
 def gate_table(model):
-    """Returns R of every token id, an array of shape `(vocab_size, units)`."""
+    """Returns R of every token id, an array of shape `(vocab_size, units)`.
+
+    Args:
+        model: `TBPTTClassifier` with a `ResetCell`.
+    """
     return model.cell.reset_gate(model.embedding.embeddings).numpy()
 
 

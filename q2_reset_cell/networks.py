@@ -55,6 +55,9 @@ def build_network(kind, task, units, **options):
 
     Returns:
         A `keras.Sequential` of the layer and the readout.
+
+    Raises:
+        ValueError: If `kind` is none of the above.
     """
     if kind not in LAYERS:
         raise ValueError(f"`kind` must be one of {list(LAYERS)}. Received: {kind!r}")
@@ -79,7 +82,15 @@ def _fix_gate(cell, kernel, bias):
 
 
 def unplugged(network):
-    """Returns a copy of a network whose gate is R = 1 for every input."""
+    """Returns a copy of a network whose gate is R = 1 for every input.
+
+    Args:
+        network: from `build_network`, of kind "reset", its gate a sigmoid, a hard
+            sigmoid or a tanh.
+
+    Returns:
+        A `keras.Sequential`.
+    """
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
     # 1.0 in float32 for both sigmoids and tanh; ReLU and softmax give something else.

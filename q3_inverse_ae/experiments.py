@@ -139,14 +139,30 @@ def _as_text(array):
 
 
 def pca_mse(data, code_dim=32):
-    """Returns the pixel error on test images of PCA fitted to the training images."""
+    """Returns the pixel error on test images of PCA fitted to the training images.
+
+    Args:
+        data: `DigitData`.
+        code_dim: int, how many components are kept.
+
+    Returns:
+        The mean squared error, a float, of pixels in [0, 1].
+    """
     train, test = (part.images.reshape(len(part.images), -1) for part in data[1:])
     pca = PCA(code_dim, svd_solver="covariance_eigh").fit(train)
     return float(np.mean(np.square(pca.inverse_transform(pca.transform(test)) - test)))
 
 
 def held_out(data, count):
-    """Returns the data with its last `count` training images as test, to choose on."""
+    """Returns the data with its last `count` training images as test, to choose on.
+
+    Args:
+        data: `DigitData`.
+        count: int of 1 or more.
+
+    Returns:
+        A `DigitData`, without the test images of `data`.
+    """
     rest, cut = (
         type(data.train)(*(part[rows] for part in data.train))
         for rows in (slice(None, -count), slice(-count, None))
@@ -180,7 +196,12 @@ def price(kind, weights, data, *, epochs, seeds):
 
 
 def largest(run, column):
-    """Returns the largest value over the layers of what `measured` returned."""
+    """Returns the largest value over the layers of what `measured` returned.
+
+    Args:
+        run: what `measured` returned.
+        column: str, a key of its rows, see `inversion_report`.
+    """
     return max(row[column] for row in run["rows"])
 
 

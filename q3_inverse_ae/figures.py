@@ -10,7 +10,14 @@ TITLES = {"dense": "fully connected", "conv": "fully convolutional"}
 
 
 def draw_network(model):
-    """Draws the pairs of an autoencoder and what each is asked for."""
+    """Draws the pairs of an autoencoder and what each is asked for.
+
+    Args:
+        model: from `build_autoencoder`.
+
+    Returns:
+        The figure.
+    """
     shapes = [encode.input.shape[1:] for encode, _ in model.pairs]
     shapes.append(model.pairs[-1][0].output.shape[1:])
     labels = ["×".join(str(size) for size in shape) for shape in shapes]
@@ -53,6 +60,9 @@ def plot_training(history):
 
     Args:
         history: what `train` returns.
+
+    Returns:
+        The figure.
     """
     figure, axes = plt.subplots()
     names = [name for name in history if name != "loss"]
@@ -70,6 +80,9 @@ def show_images(rows):
 
     Args:
         rows: dict from a label to an array `(n, 28, 28, 1)`, the same n in all.
+
+    Returns:
+        The figure.
     """
     count = len(next(iter(rows.values())))
     figure, all_axes = plt.subplots(
@@ -89,9 +102,13 @@ def plot_layers(panels, ylabel, *, share=True):
     """Draws numbers by layer on a logarithmic axis, a panel for each network.
 
     Args:
-        panels: dict from a kind to dict from a label to an array `(seeds, layers)`.
+        panels: dict from a kind to dict from a label to an array `(seeds, layers)` or
+            `(layers,)`.
         ylabel: str.
         share: bool, whether the panels have one y axis.
+
+    Returns:
+        The figure.
     """
     figure, all_axes = plt.subplots(
         1, len(panels), figsize=(9, 3.8), sharey=share, squeeze=False
@@ -121,6 +138,9 @@ def plot_price(curves, chosen):
         curves: dict from a kind to dict from λ to a list of `(mse, largest FVU)`, one
             a seed.
         chosen: dict from a kind to the λ to mark.
+
+    Returns:
+        The figure.
     """
     figure, all_axes = plt.subplots(1, len(curves), figsize=(9, 3.6), squeeze=False)
     for axes, (kind, points) in zip(all_axes[0], curves.items(), strict=True):
@@ -149,6 +169,9 @@ def plot_spectra(panels):
     Args:
         panels: dict from a kind to `(widths, spectra)`, the widths of the states and
             dict from a label to what `jacobian_spectra` returns.
+
+    Returns:
+        The figure.
     """
     layers = len(next(iter(panels.values()))[0])
     figure, all_axes = plt.subplots(
@@ -189,7 +212,16 @@ COLUMNS = {
 
 
 def layer_series(runs, kind):
-    """Collects what `plot_layers` draws of a kind: dict to `(seeds, layers)`."""
+    """Collects what `plot_layers` draws of a kind.
+
+    Args:
+        runs: dict from `(kind, variant)`, "ours" and "plain", to a list of what
+            `measured` returns, one a seed; "ours" with a strong inverter.
+        kind: "dense" or "conv".
+
+    Returns:
+        Dict from a label to a list of lists of floats, `(seeds, layers)`.
+    """
 
     def series(variant, column):
         return [[row[column] for row in run["rows"]] for run in runs[kind, variant]]
@@ -208,6 +240,9 @@ def report_table(runs):
 
     Args:
         runs: list of what `measured` returns, one a seed.
+
+    Returns:
+        The table as text.
     """
     there = [column for column in COLUMNS if column in runs[0]["rows"][0]]
     lines = [["layer", "width", *(COLUMNS[column] for column in there)]]
@@ -223,6 +258,9 @@ def control_table(controls):
 
     Args:
         controls: dict from `(kind, variant)` to a list of what `measured` returns.
+
+    Returns:
+        The table as text.
     """
     lines = [["network", "loss", "pixel error", "local FVU, layers 1 to 4"]]
     lines[0] += ["largest", "participation ratio of the code"]
@@ -238,7 +276,14 @@ def control_table(controls):
 
 
 def describe(runs):
-    """Formats pixel error, largest local FVU and rank of the code as one line."""
+    """Formats pixel error, largest local FVU and rank of the code as one line.
+
+    Args:
+        runs: list of what `measured` returns, one a seed.
+
+    Returns:
+        The line as text: of each the mean and the standard deviation over seeds.
+    """
     values = {
         "MSE": [run["mse"] for run in runs],
         "largest local FVU": [max(r["local_fvu"] for r in run["rows"]) for run in runs],

@@ -243,6 +243,12 @@ def _is_number(value, kind):
 class InverseAutoencoder(keras.Model):
     """What `build_autoencoder` returns: a functional model that knows its pairs.
 
+    Args:
+        images: symbolic tensor `(batch, 28, 28, 1)`, the input.
+        reconstructions: symbolic tensor of the same shape, the output.
+        pairs: see below.
+        arguments: dict, those of `build_autoencoder`; the model is saved as these.
+
     Attributes:
         pairs: list of `(f_i, g_i)`, encoder and decoder layer, from the pixels to the
             code. Dense layers take flat states.

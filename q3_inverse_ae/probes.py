@@ -7,7 +7,12 @@ from q3_inverse_ae.report import apply, decoded_states, fvu, hidden_states
 
 
 def depth_fvu(model, images):
-    """Returns the FVU of the pixels after a round trip to h_1, …, h_n: a list."""
+    """Returns the FVU of the pixels after a round trip to h_1, …, h_n: a list.
+
+    Args:
+        model: from `build_autoencoder`.
+        images: array `(n, 28, 28, 1)`.
+    """
     hidden = hidden_states(model, images)
     return [
         fvu(hidden[0], decoded_states(model, states, depth)[0])
@@ -121,7 +126,11 @@ def border_fvu(model, images, layer):
 
 
 def multiplications(model):
-    """Returns the multiplications of each encoder layer for one image: a list."""
+    """Returns the multiplications of each encoder layer for one image: a list.
+
+    Args:
+        model: from `build_autoencoder`.
+    """
     counts = []
     for encode, _ in model.pairs:
         positions = np.prod(encode.output.shape[1:-1], dtype=int)
@@ -130,7 +139,12 @@ def multiplications(model):
 
 
 def local_fvu(model, images):
-    """Returns every layer's local FVU, see `inversion_report`: a list."""
+    """Returns every layer's local FVU, see `inversion_report`: a list.
+
+    Args:
+        model: from `build_autoencoder`.
+        images: array `(n, 28, 28, 1)`.
+    """
     hidden = hidden_states(model, images)
     return [
         fvu(hidden[i], apply(decode, hidden[i + 1]))
@@ -139,6 +153,12 @@ def local_fvu(model, images):
 
 
 def worst(model, images, count):
-    """Returns the indices of the images that are reconstructed worst: a list."""
+    """Returns the indices of the images that are reconstructed worst: a list.
+
+    Args:
+        model: from `build_autoencoder`.
+        images: array `(n, 28, 28, 1)`.
+        count: int, how many.
+    """
     errors = np.mean(np.square(apply(model, images) - images), axis=(1, 2, 3))
     return np.argsort(errors)[::-1][:count].tolist()

@@ -108,13 +108,26 @@ def check_images(images, name="images"):
 
 
 def apply(layer, states):
-    """Applies a layer to an array of states, in batches; returns an array."""
+    """Applies a layer to an array of states, in batches.
+
+    Args:
+        layer: Keras layer or model.
+        states: float array `(n, ...)`.
+
+    Returns:
+        Array `(n, ...)`, float32 unless the layer computes in another dtype.
+    """
     batches = np.split(states, range(BATCH, len(states), BATCH))
     return np.concatenate([layer(tf.constant(batch)).numpy() for batch in batches])
 
 
 def hidden_states(model, images):
-    """Returns h_0, …, h_n as a list of arrays; h_0 is flat for dense layers."""
+    """Returns h_0, …, h_n as a list of arrays; h_0 is flat for dense layers.
+
+    Args:
+        model: from `build_autoencoder`.
+        images: array `(n, 28, 28, 1)` of floats in [0, 1].
+    """
     dense = len(model.pairs[0][0].kernel.shape) == 2
     states = [images.reshape(len(images), -1) if dense else images]
     for encode, _ in model.pairs:
@@ -144,7 +157,15 @@ def fvu(targets, estimates):
 
 
 def spectrum(states):
-    """Returns eigenvalues, falling, and eigenvectors of the covariance of states."""
+    """Computes eigenvalues and eigenvectors of the covariance of states.
+
+    Args:
+        states: array `(n, ...)`, n of 2 or more.
+
+    Returns:
+        `(values, vectors)`: float64 arrays of shape `(width,)`, falling and at least 0,
+        and `(width, width)`, an eigenvector a column.
+    """
     flat = states.reshape(len(states), -1).astype("float64")
     covariance = np.atleast_2d(np.cov(flat, rowvar=False))
     values, vectors = np.linalg.eigh(covariance)
@@ -152,7 +173,14 @@ def spectrum(states):
 
 
 def ranks(eigenvalues):
-    """Returns participation ratio and effective rank of a spectrum."""
+    """Returns participation ratio and effective rank of a spectrum.
+
+    Args:
+        eigenvalues: array `(width,)`, at least 0 and not all of them 0.
+
+    Returns:
+        Dict of floats: `participation_ratio`, `effective_rank`, see `inversion_report`.
+    """
     shares = eigenvalues / eigenvalues.sum()
     shares = shares[shares > 0]
     return {

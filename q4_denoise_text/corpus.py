@@ -136,6 +136,9 @@ def clean(text):
     Tags, control characters and white space become single blanks, entities what they
     stand for, and what SST-2 writes as the Penn Treebank does, such as "does n't" or
     "-lrb-", is written as elsewhere where a tokenizer would see a difference.
+
+    Args:
+        text: str.
     """
     text = html.unescape(TAG.sub(" ", text))
     for token, spelling in TREEBANK.items():

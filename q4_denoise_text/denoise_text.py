@@ -142,6 +142,11 @@ class Denoiser(keras.Model):
     """What `build_denoiser` returns: a functional model that is saved as its arguments.
 
     Saved layer by layer, it would come back with an output embedding of its own.
+
+    Args:
+        inputs: dict of two symbolic int32 tensors by their names, see `build_denoiser`.
+        logits: symbolic tensor `(batch, any, vocab_size)`.
+        arguments: dict, those of `build_denoiser`.
     """
 
     def __init__(self, inputs, logits, arguments):

@@ -77,7 +77,16 @@ SMALL = {"width": 64, "depth": 2}
 
 
 def encode_sentences(texts, tokenizer):
-    """Returns `common.data.TextData` as dict from a split to `(rows, labels)`."""
+    """Maps the sentences of every split to token ids.
+
+    Args:
+        texts: `common.data.TextData`.
+        tokenizer: see `corpus.make_tokenizer`.
+
+    Returns:
+        Dict from the name of a split to `(rows, labels)`: a list of int32 arrays
+        `(length,)`, see `tokenize`, and an int32 array `(len(rows),)`, 0 or 1.
+    """
     return {
         split: (tokenize(tokenizer, part.texts), part.labels)
         for split, part in zip(texts._fields[1:], texts[1:], strict=True)

@@ -11,7 +11,11 @@ BOX = {"boxstyle": "round,pad=0.45", "linewidth": 1.5, "facecolor": "white"}
 
 
 def draw_network():
-    """Draws denoiser and classifier on the encoder that they share."""
+    """Draws denoiser and classifier on the encoder that they share.
+
+    Returns:
+        The figure.
+    """
     figure, axes = plt.subplots(figsize=(9, 4.2))
     boxes = [
         (1.3, 2.1, "tokens + positions\n(128 numbers each)", COLORS[0]),
@@ -52,6 +56,9 @@ def plot_pretraining(history, tokens_per_epoch):
     Args:
         history: dict with `loss` and `accuracy`, lists with one value an epoch.
         tokens_per_epoch: float, the real tokens of an epoch.
+
+    Returns:
+        The figure.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
     tokens = np.arange(1, len(history["loss"]) + 1) * tokens_per_epoch / 1e6
@@ -70,6 +77,9 @@ def plot_amounts(runs):
     Args:
         runs: dict from a number of tokens to a list of dicts with an accuracy as
             `validation`.
+
+    Returns:
+        The figure.
     """
     figure, axes = plt.subplots()
     found = [
@@ -83,7 +93,15 @@ def plot_amounts(runs):
 
 
 def plot_overfit(losses, steps):
-    """Draws the loss on a few sentences that are learned by heart."""
+    """Draws the loss on a few sentences that are learned by heart.
+
+    Args:
+        losses: list of floats, one for each of equal parts of the training.
+        steps: int, of the whole training.
+
+    Returns:
+        The figure.
+    """
     figure, axes = plt.subplots()
     axes.plot(np.arange(1, len(losses) + 1) * steps / len(losses), losses, marker="o")
     axes.set(xlabel="training steps", ylabel="cross-entropy (nats)", yscale="log")
@@ -97,6 +115,9 @@ def plot_rates(curves, trained):
         curves: dict from a kind of noise to `(rates, scores)`, the latter with one
             dict of `restoration_scores` a rate.
         trained: dict from a kind to the rate that training used, or nothing.
+
+    Returns:
+        The figure.
     """
     figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True)
     names = {"corrupted": "right at corrupted (%)", "error_reduction":
@@ -120,6 +141,9 @@ def plot_grid(accuracies, floor):
     Args:
         accuracies: dict from a head to dict from an encoder to a list of accuracies.
         floor: dict from a label to an accuracy, drawn as lines.
+
+    Returns:
+        The figure.
     """
     figure, axes = plt.subplots(figsize=(9, 3.8))
     encoders = list(next(iter(accuracies.values())))
@@ -146,6 +170,9 @@ def plot_labels(curves, counts):
     Args:
         curves: dict from a label to a list of lists of accuracies, one list a count.
         counts: list of ints, the labels used.
+
+    Returns:
+        The figure.
     """
     figure, axes = plt.subplots()
     for index, (label, found) in enumerate(curves.items()):
@@ -166,6 +193,9 @@ def plot_points(values, label):
     Args:
         values: dict from a name to a list of numbers.
         label: str, of the axis.
+
+    Returns:
+        The figure.
     """
     figure, axes = plt.subplots(figsize=(7.2, 0.8 + 0.4 * len(values)))
     for place, found in enumerate(values.values()):
@@ -182,6 +212,9 @@ def restoration_table(found):
     Args:
         found: dict from a label to what `restoration_scores` returns, with or without
             `word_error_rate`.
+
+    Returns:
+        The table as text.
     """
     columns = {
         "token_accuracy": "tokens right",
@@ -203,6 +236,9 @@ def accuracy_table(found):
 
     Args:
         found: dict from a head to dict from an encoder to a list of accuracies.
+
+    Returns:
+        The table as text.
     """
     encoders = list(next(iter(found.values())))
     lines = [["head", *encoders], ["---"] + ["---:"] * len(encoders)]
@@ -223,6 +259,9 @@ def list_samples(tokenizer, original, corrupted, restored):
         original: int array `(n, time)`.
         corrupted: int array of the same shape.
         restored: int array of the same shape.
+
+    Returns:
+        The list as text.
     """
     lines = []
     for right, before, after in zip(original, corrupted, restored, strict=True):

@@ -68,7 +68,16 @@ class Buckets:
         return sum(self.batches)
 
     def order(self, seed, number):
-        """Returns one pass as a list of (bucket, row numbers), the same each time."""
+        """Draws the batches of one pass, the same each time.
+
+        Args:
+            seed: int of 0 or more.
+            number: int, of the pass, from 0.
+
+        Returns:
+            List of `(bucket, rows)`, one a batch: an index into `arrays`, and an int
+            array `(batch,)`, rows of that array.
+        """
         rng = np.random.default_rng([seed, number])
         found = []
         for i, (array, count) in enumerate(zip(self.arrays, self.batches, strict=True)):
@@ -78,7 +87,15 @@ class Buckets:
         return [found[i] for i in rng.permutation(len(found))]
 
     def steps(self, seed):
-        """Yields `(token_ids, step)` without end."""
+        """Yields `(token_ids, step)` without end, pass after pass.
+
+        Args:
+            seed: int, see `order`.
+
+        Yields:
+            `(token_ids, step)`: int32 array `(batch, length)`, padded on the right with
+            0, and an int that counts from 0.
+        """
         step = itertools.count()
         for number in itertools.count():
             for bucket, rows in self.order(seed, number):

@@ -53,7 +53,15 @@ def load_published():
 
 
 def encode_corpus(corpus, tokenizer):
-    """Returns `(train, held_out)`, rows of token ids, from a cache below `build`."""
+    """Maps a corpus to token ids, once: a cache below `build` keeps them.
+
+    Args:
+        corpus: `Corpus`.
+        tokenizer: from `make_tokenizer`.
+
+    Returns:
+        `(train, held_out)`, two lists of int32 arrays `(length,)`, see `tokenize`.
+    """
     key = [corpus.name, len(corpus.train), *tokenizer.get_vocabulary()]
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     path = BUILD / f"tokens-{digest}.npz"

@@ -13,12 +13,27 @@ JUDGED = {"mask_rate": 0.15, "replace_rate": 0.03, "shuffle_distance": 1}
 
 
 def pad_rows(rows, length=None):
-    """Returns rows of token ids as one int32 array, padded on the right with 0."""
+    """Returns rows of token ids as one int32 array, padded on the right with 0.
+
+    Args:
+        rows: list of int arrays `(length_i,)`.
+        length: int, columns of the result; longer rows keep their last ids. Defaults to
+            the longest row.
+    """
     return keras.utils.pad_sequences(rows, length, dtype="int32", padding="post")
 
 
 def corrupted_copy(token_ids, noise=NOISE, seed=0):
-    """Returns the corrupted form of a whole set, always the same for a seed."""
+    """Returns the corrupted form of a whole set, always the same for a seed.
+
+    Args:
+        token_ids: int array `(n, time)`, padded on the right with 0.
+        noise: dict, the arguments of `corrupt` but the seed.
+        seed: int.
+
+    Returns:
+        int32 array `(n, time)`.
+    """
     return corrupt(token_ids, **noise, seed=(seed, 0)).numpy()
 
 
@@ -170,7 +185,14 @@ class Bigrams:
         self.following[:, self.following.sum(axis=0) == 0] = 1
 
     def restore(self, corrupted):
-        """Fills every `[MASK]` from what stands beside it, and copies the rest."""
+        """Fills every `[MASK]` from what stands beside it, and copies the rest.
+
+        Args:
+            corrupted: int array `(n, time)`, padded on the right with 0.
+
+        Returns:
+            Array of the same shape and dtype.
+        """
         restored = corrupted.copy()
         wide = np.pad(corrupted, ((0, 0), (1, 1)))
         for row, column in np.argwhere(corrupted == MASK):
@@ -181,7 +203,15 @@ class Bigrams:
 
 
 def fill_most_frequent(rows, corrupted):
-    """Fills every `[MASK]` with the most frequent token of `rows`."""
+    """Fills every `[MASK]` with the most frequent token of `rows`.
+
+    Args:
+        rows: list of int arrays, the training text; special tokens do not count.
+        corrupted: int array `(n, time)`.
+
+    Returns:
+        int32 array `(n, time)`.
+    """
     counts = np.bincount(np.concatenate(rows))
     counts[: len(SPECIAL_TOKENS)] = 0
     return np.where(corrupted == MASK, np.argmax(counts), corrupted).astype("int32")

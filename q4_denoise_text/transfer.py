@@ -167,11 +167,21 @@ def train_classifier(
 
 
 def predict(classifier, rows):
-    """Returns the logits of sentences, an array `(len(rows),)`."""
+    """Returns the logits of sentences, an array `(len(rows),)`.
+
+    Args:
+        classifier: from `build_classifier`.
+        rows: list of int arrays `(length,)`, none longer than `MAX_LENGTH`.
+    """
     token_ids = pad_rows(rows, MAX_LENGTH)
     return classifier.predict(token_ids, batch_size=BATCH, verbose=0)[:, 0]
 
 
 def accuracy(logits, labels):
-    """Returns the share of logits whose sign is that of their label."""
+    """Returns the share of logits whose sign is that of their label.
+
+    Args:
+        logits: float array `(n,)`.
+        labels: int array `(n,)`, 0 or 1.
+    """
     return float(np.mean((logits > 0) == (np.asarray(labels) == 1)))

@@ -32,8 +32,10 @@ LICENCES = [
 def answers(tmp_path, monkeypatch):
     """What the two programs print, which a test may change."""
     pinned = tmp_path / "constraints.txt"
-    pinned.write_text("# a comment\ngood==1.0\nbad==2.0\nlost==3.0\n")
-    monkeypatch.setattr(audit, "PINNED", pinned)
+    pinned.write_text("# a comment\ngood==1.0\nbad==2.0\n")
+    extra = tmp_path / "requirements-extra.txt"
+    extra.write_text("-r requirements.txt\nlost[more]==3.0\n")
+    monkeypatch.setattr(audit, "PINNED", [pinned, extra])
     answers = {
         "pip_audit": types.SimpleNamespace(stdout=json.dumps(FOUND), stderr=""),
         "piplicenses": types.SimpleNamespace(stdout=json.dumps(LICENCES)),

@@ -182,6 +182,21 @@ def test_full_preset_remembers(repository, monkeypatch):
     assert remember(counter, {"seed": 0})["runs"] == 3
 
 
+def test_runs_are_counted_until_another_question_begins(repository, monkeypatch):
+    monkeypatch.setenv("PRESET", "full")
+    monkeypatch.setenv("RESULTS_ROOT", str(repository))
+    experiment.restart()
+    for seed in (0, 0, 1):
+        found = remember([], {"seed": seed})
+    monkeypatch.setattr(experiment, "_run_seconds", [2.0, 2.0, found["seconds"]])
+    written = json.loads(write().read_text())
+    assert (written["runs"], written["longest_run_seconds"]) == (3, 2.0)
+    experiment.restart()
+    written = json.loads(write().read_text())
+    assert (written["runs"], written["longest_run_seconds"]) == (0, 0.0)
+    assert experiment.wall_seconds() < 60
+
+
 def test_quick_preset_does_not_remember(repository):
     counter = []
     assert remember(counter, {"seed": 0})["runs"] == 1

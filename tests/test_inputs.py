@@ -105,6 +105,31 @@ def test_a_rate_is_taken_or_named(mask_rate, replace_rate, delete_rate):
 @fast
 @given(
     arrays.arrays(
+        st.sampled_from(["float32", "int64", "bool", "U2"]),
+        st.sampled_from([(3,), (3, 1), (0,), (2,), (1, 3), ()]),
+        elements={"allow_subnormal": False},
+    )
+)
+@example(np.array([0, 1, 1]))
+@example(np.array([[0.0], [1.0], [0.0]]))
+@example(np.array([0, 1, np.nan]))
+@example(np.array([0, 1, 2]))
+@example(np.array([True, False, True]))
+def test_labels_are_taken_or_described(labels):
+    token_ids = np.array([[2], [3], [4]])
+    fitting = labels.shape in [(3,), (3, 1)] and all(x in (0, 1) for x in labels.flat)
+    try:
+        text.check_batch("train_ds", token_ids, labels)
+    except ValueError as error:
+        assert not fitting
+        assert "`labels`" in str(error) and "Received" in str(error)
+    else:
+        assert fitting
+
+
+@fast
+@given(
+    arrays.arrays(
         st.sampled_from(["float32", "float64", "uint8", "int64", "bool"]),
         st.one_of(
             st.tuples(st.integers(0, 2), st.just(28), st.just(28), st.just(1)),

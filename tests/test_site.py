@@ -15,18 +15,20 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 def test_a_page_folds_its_code_and_describes_its_figures():
     badge = "[![Open in Colab](badge.svg)](https://colab.example/x)"
+    saved = {"image/png": {"alt": "gradient; size against token"}}
+    drawn = v4.new_output("display_data", {"image/png": ""}, metadata=saved)
     cells = [
         v4.new_markdown_cell(f"{badge}\n\n# Question 1"),
-        v4.new_code_cell("plot()"),
-        v4.new_markdown_cell("**The gradient\nstops at $h_{T-t}$.** More."),
-        v4.new_code_cell("print()"),
+        v4.new_code_cell("plot()", outputs=[drawn]),
+        v4.new_markdown_cell("## The proof\n\n**It stops.** More."),
+        v4.new_code_cell("slide()"),
     ]
     page = site.page(v4.new_notebook(cells=cells))
     assert page.cells[0].source.startswith("[Open in Colab](https://colab.example/x)")
     assert all(page.cells[i].metadata["tags"] == ["hide-input"] for i in (1, 3))
-    alt = page.cells[1].metadata["mystnb"]["image"]["alt"]
-    assert alt == "The gradient stops at h_{T-t} ."
-    assert page.cells[3].metadata["mystnb"]["image"]["alt"]
+    plot, slide = (page.cells[i].metadata["mystnb"]["image"]["alt"] for i in (1, 3))
+    assert plot == "gradient; size against token"
+    assert slide == "figure of the section The proof"
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,8 @@ def test_every_page_loads_whole_from_the_file_system(browser, pages, width, sche
         )
         assert images, name
         assert all(alt and width for _, alt, width in images), (name, images)
+        described = [alt for source, alt, _ in images if "/_images/" in source]
+        assert len(set(described)) == len(described), (name, described)
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
         page.context.close()
 
@@ -128,6 +132,17 @@ def test_code_is_folded_and_opens_with_the_keyboard(browser, pages):
     folds.first.locator("summary").focus()
     page.keyboard.press("Enter")
     assert folds.first.get_attribute("open") is not None
+    page.context.close()
+
+
+@pytest.mark.publish
+def test_a_question_is_reached_from_the_menu_of_a_phone(browser, pages):
+    page, _ = open_page(browser, pages["index.html"], width=390)
+    link = page.locator("nav a[href^='q1_']:visible")
+    assert link.count() == 0
+    page.locator("button.primary-toggle, label.primary-toggle").first.click()
+    link.first.click()
+    page.wait_for_url("**/q1_tbptt/*.html")
     page.context.close()
 
 

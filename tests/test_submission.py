@@ -12,7 +12,7 @@ import pytest
 from nbformat import v4
 
 from tools import submission
-from tools.run_notebooks import find_notebooks
+from tools.run_notebooks import cells_sha256, find_notebooks
 
 BADGE = "[![Open in Colab](badge.svg)](https://colab.research.google.com/x)\n\n"
 
@@ -62,7 +62,7 @@ def test_contents_lead_to_every_question(merged):
 def test_there_is_one_set_up_and_names_are_cleared_between_questions(merged):
     code = [cell.source for cell in merged.cells if cell.cell_type == "code"]
     assert sum("sys.path.insert" in text for text in code) == 1
-    assert code[1:] == ["%reset -f", "x = 1", "x"] * 2
+    assert code[1:] == [submission.RESET, "x = 1", "x"] * 2
 
 
 def test_outputs_are_kept_and_counted_from_top_to_bottom(merged):
@@ -112,7 +112,9 @@ def test_a_zip_that_is_too_large_is_refused(folder, tmp_path, monkeypatch):
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     (tmp_path / "q1_one" / "results").mkdir(parents=True)
-    (tmp_path / "q1_one" / "one.ipynb").write_text("{}")
+    executed = notebook(1)
+    executed.metadata["executed"] = {"cells_sha256": cells_sha256(executed)}
+    nbformat.write(executed, tmp_path / "q1_one" / "one.ipynb")
     monkeypatch.setattr(submission.experiment, "code_sha256", lambda question: "new")
     return tmp_path
 
@@ -121,6 +123,7 @@ def root(tmp_path, monkeypatch):
     ("results", "problem"),
     [
         (None, "q1_one has no results"),
+        ('{"preset": "fu', "q1_one has a results.json that is damaged"),
         (
             {"preset": "quick", "module_sha256": "new"},
             "q1_one has results of the quick",
@@ -132,7 +135,7 @@ def root(tmp_path, monkeypatch):
 def test_what_is_missing_or_stale_is_named(root, results, problem):
     if results:
         path = root / "q1_one" / "results" / "results.json"
-        path.write_text(json.dumps(results))
+        path.write_text(results if isinstance(results, str) else json.dumps(results))
     found = submission.find_problems(root)
     assert len(found) == (problem is not None)
     assert all(text.startswith(problem) for text in found)
@@ -142,6 +145,40 @@ def test_what_is_missing_or_stale_is_named(root, results, problem):
         assert not (root / "build").exists()
 
 
+@pytest.mark.parametrize("change", ["cell", "digest"])
+def test_a_notebook_that_was_edited_is_named(root, change):
+    results = {"preset": "full", "module_sha256": "new"}
+    path = root / "q1_one" / "results" / "results.json"
+    path.write_text(json.dumps(results))
+    path = root / "q1_one" / "one.ipynb"
+    edited = nbformat.read(path, as_version=4)
+    if change == "cell":
+        edited.cells[-1].source = "x + 1"
+    else:
+        del edited.metadata["executed"]
+    nbformat.write(edited, path)
+    assert submission.find_problems(root) == [
+        "one.ipynb has changed since it was run in full"
+    ]
+    # What is written around the code may change.
+    edited = notebook(1)
+    edited.metadata["executed"] = {"cells_sha256": cells_sha256(edited)}
+    edited.cells[0].source += " More."
+    nbformat.write(edited, path)
+    assert submission.find_problems(root) == []
+
+
+def test_what_is_refused_leaves_no_older_zip(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(submission, "ROOT", tmp_path)
+    monkeypatch.setattr(submission, "find_problems", lambda root: ["q1 is stale"])
+    zipped = tmp_path / "build" / "submission.zip"
+    zipped.parent.mkdir()
+    zipped.write_bytes(b"older")
+    assert submission.main() == 1
+    assert "q1 is stale" in capsys.readouterr().err
+    assert not zipped.exists()
+
+
 @pytest.mark.publish
 @pytest.mark.unpacked
 def test_the_unpacked_zip_runs_by_itself(tmp_path, monkeypatch):
@@ -149,6 +186,12 @@ def test_the_unpacked_zip_runs_by_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(submission, "find_problems", lambda root: [])
     submission.collect(tmp_path / "folder")
     submission.pack(tmp_path / "folder", tmp_path / "submission.zip")
+    submission.collect(tmp_path / "again")
+    submission.pack(tmp_path / "again", tmp_path / "again.zip")
+    first, again = (
+        (tmp_path / f"{n}.zip").read_bytes() for n in ("submission", "again")
+    )
+    assert first == again
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         archive.extractall(unpacked)

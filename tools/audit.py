@@ -13,14 +13,16 @@ import sys
 
 from tools.repository import ROOT
 
-PINNED = ROOT / "constraints.txt"
+PINNED = sorted([ROOT / "constraints.txt", *ROOT.glob("requirements-*.txt")])
 
 
 def main():
     """Prints both; returns 1 if a package is vulnerable, else 0."""
-    names = re.findall(r"^([\w.-]+)==", PINNED.read_text("utf-8"), re.MULTILINE)
+    pins = "".join(path.read_text("utf-8") for path in PINNED)
+    names = re.findall(r"^([\w.-]+)(?:\[.*\])?==", pins, re.MULTILINE)
     vulnerable, unknown, reason = vulnerabilities(names)
-    print(f"Vulnerabilities of {len(names)} packages of {PINNED.name}:")
+    files = ", ".join(path.name for path in PINNED)
+    print(f"Vulnerabilities of {len(names)} packages of {files}:")
     looked_up = len(names) - len(unknown)
     for line in vulnerable or [f"none among the {looked_up} looked up"]:
         print(f"  {line}")
@@ -39,13 +41,14 @@ def vulnerabilities(names):
         `(vulnerable, unknown, reason)`: a line for each vulnerability, the packages
         that could not be looked up, and why the first of them could not.
     """
-    command = [sys.executable, "-m", "pip_audit", f"--requirement={PINNED}"]
+    command = [sys.executable, "-m", "pip_audit"]
+    command += [f"--requirement={path}" for path in PINNED]
     command += ["--no-deps", "--disable-pip", "--format=json", "--progress-spinner=off"]
     run = subprocess.run(command, capture_output=True, text=True)
     try:
         packages = json.loads(run.stdout)["dependencies"]
     except ValueError:  # it gave up without a word to stdout
-        return [], names, run.stderr.strip().splitlines()[-1]
+        return [], names, (run.stderr.strip() or "no reason given").splitlines()[-1]
     vulnerable = [
         f"{package['name']} {package['version']}: {found['id']}, mended in "
         f"{', '.join(found['fix_versions']) or 'no version yet'}"

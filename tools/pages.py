@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 
 ROOT = Path(__file__).resolve().parents[1]
+ISOLATE, POP = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 # How a metric is shown: the factor it is multiplied with, the format, the unit.
 PERCENT = (100, ".1f", " %")
 TIMES = (1, ".2f", "×")
@@ -34,8 +35,8 @@ def render(text, root=ROOT, *, isolate=False, **more):
     Args:
         text: str, the template.
         root: Folder of the questions.
-        isolate: bool, whether figures are marked as text that runs left to right, in
-            pandoc's Markdown; for a text that runs from right to left.
+        isolate: bool, whether figures are isolated from the direction of the text
+            around them; for a text that runs from right to left.
         **more: further names that the template may use.
 
     Returns:
@@ -52,7 +53,7 @@ def render(text, root=ROOT, *, isolate=False, **more):
     for name, style in SPREADS.items():
         environment.filters[name] = functools.partial(show, style=style)
     if isolate:
-        environment.finalize = "[{}]{{dir=ltr}}".format
+        environment.finalize = f"{ISOLATE}{{}}{POP}".format
     results = {
         path.parents[1].name: json.loads(path.read_text("utf-8"))["metrics"]
         for path in root.glob("q*_*/results/results.json")

@@ -6,10 +6,12 @@ python -m tools.run_notebooks --preset quick --question q1_tbptt --output build
 
 The executed notebook and its HTML go to `build/q1_tbptt/`, results and figures to
 `build/q1_tbptt/results/`. With `--in-place`, for the published run, the notebook takes
-the place of the one in the repository, and the results go beside it.
+the place of the one in the repository, with a digest of the code that was executed,
+and the results go beside it.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -103,6 +105,12 @@ class Client(NotebookClient):
 def is_executable(cell):
     """Tells whether a cell is one that gets an execution count."""
     return cell.cell_type == "code" and bool(cell.source.strip())
+
+
+def cells_sha256(notebook):
+    """Returns one digest of the code in the cells of a notebook."""
+    sources = [cell.source for cell in notebook.cells if is_executable(cell)]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
 
 
 def find_notebooks(question=None, root=ROOT):
@@ -240,6 +248,7 @@ def main(argv=None):
             print(f"\nerror: {failure}\n\nas far as it ran: {folder}", file=sys.stderr)
             return 1
         if options.in_place:
+            notebook.metadata["executed"] = {"cells_sha256": cells_sha256(notebook)}
             nbformat.write(notebook, path)
             print(f"published {path.relative_to(ROOT)}")
     for path in paths:

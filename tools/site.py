@@ -25,7 +25,7 @@ FIGURES = [
     ("q4_denoise_text/results/transfer.png", "SST-2 accuracy by encoder and head"),
 ]
 BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\((.*?)\)")
-BOLD = re.compile(r"\*\*(.+?)\*\*", re.DOTALL)
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def write_source(folder, root=ROOT):
@@ -49,12 +49,12 @@ def write_source(folder, root=ROOT):
     for path in notebooks:
         name = path.parent.name
         table = table.replace(f"({name})", f"({name}/{path.name})")
-    findings = pages.render((DOCS / "findings.md").read_text("utf-8"), root)
+    leads = pages.render((DOCS / "leads.md").read_text("utf-8"), root)
     index = pages.render(
         (DOCS / "index.md").read_text("utf-8"),
         root,
         figures=FIGURES,
-        findings=findings.strip().split("\n\n"),
+        leads=leads.strip().split("\n\n"),
         table=table,
         pages=[path.relative_to(root).with_suffix("").as_posix() for path in notebooks],
     )
@@ -69,18 +69,26 @@ def page(notebook):
 
     Returns:
         The same notebook. Its code is folded, the badge, an image from elsewhere, has
-        become a link, and a figure is described by the bold sentence below it.
+        become a link, and a figure keeps the text that it was saved with.
     """
     notebook.cells[0].source = BADGE.sub(
         r"[Open in Colab](\1)", notebook.cells[0].source
     )
-    below = [*notebook.cells[1:], nbformat.v4.new_markdown_cell("")]
-    for cell, following in zip(notebook.cells, below, strict=True):
-        if cell.cell_type == "code":
-            cell.metadata["tags"] = ["hide-input"]
-            bold = BOLD.search(following.source)
-            alt = re.sub(r"[\s$\\]+", " ", bold[1]) if bold else "figure"
-            cell.metadata["mystnb"] = {"image": {"alt": alt}}
+    heading = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            headings = HEADING.findall(cell.source)
+            heading = headings[-1] if headings else heading
+            continue
+        cell.metadata["tags"] = ["hide-input"]
+        texts = (
+            output.metadata.get("image/png", {}).get("alt")
+            for output in cell.get("outputs", [])
+            if "image/png" in output.get("data", {})
+        )
+        # A figure that a slider moves is not saved.
+        alt = next(texts, None) or f"figure of the section {heading}"
+        cell.metadata["mystnb"] = {"image": {"alt": alt}}
     return notebook
 
 

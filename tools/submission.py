@@ -5,7 +5,7 @@ VIDEO_URL=https://... python -m tools.submission  # into build/submission.zip
 ```
 
 The notebook runs by itself from the unpacked ZIP, which holds the modules it needs.
-Nothing in it depends on when or where it is packed.
+Nothing in it depends on when it is packed; the PDF depends on the Chromium that prints.
 """
 
 import hashlib
@@ -22,11 +22,11 @@ import nbformat
 
 from common import experiment
 from tools import pages
-from tools.run_notebooks import find_notebooks, is_executable
+from tools.run_notebooks import cells_sha256, find_notebooks, is_executable
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 50_000_000  # bytes of the ZIP
-LANGUAGES = ("en", "he")
+LANGUAGES = {"en": False, "he": True}  # whether it runs from right to left
 SIDES = ("top", "right", "bottom", "left")
 MODULES = (
     "LICENSE",
@@ -37,7 +37,10 @@ MODULES = (
     "q*_*/*.py",
     "q*_*/results/*",
 )
-NO_VIDEO = "**VIDEO LINK MISSING** (set VIDEO_URL and pack again)"
+NO_VIDEO = {
+    "en": "**VIDEO LINK MISSING** (set VIDEO_URL and pack again)",
+    "he": "**חסר קישור לסרטון** (יש להגדיר `VIDEO_URL` ולארוז שוב)",
+}
 SETUP = """\
 import os
 import sys
@@ -51,6 +54,11 @@ if "google.colab" in sys.modules:
     !pip freeze | grep -E "^(tensorflow|tensorflow-text|numpy|protobuf)==" > pins.txt
     !pip install -q -r requirements.txt -c pins.txt
 sys.path.insert(0, os.getcwd())"""
+RESET = """\
+%reset -f
+from common import experiment
+
+experiment.restart()"""
 INTRODUCTION = """\
 # Deep learning, assignment 14
 
@@ -75,16 +83,24 @@ def find_problems(root=ROOT):
         question = path.parent.name
         try:
             text = (path.parent / "results" / "results.json").read_text("utf-8")
+            results = json.loads(text)
         except FileNotFoundError:
             problems.append(f"{question} has no results: run its notebook in full")
             continue
-        results = json.loads(text)
-        if results["preset"] != "full":
-            problems.append(f"{question} has results of the {results['preset']} preset")
-        elif results["module_sha256"] != experiment.code_sha256(question):
+        except ValueError:
+            problems.append(f"{question} has a results.json that is damaged")
+            continue
+        notebook = nbformat.read(path, as_version=4)
+        executed = notebook.metadata.get("executed", {}).get("cells_sha256")
+        if results.get("preset") != "full":
+            preset = results.get("preset")
+            problems.append(f"{question} has results of the {preset} preset")
+        elif results.get("module_sha256") != experiment.code_sha256(question):
             problems.append(
                 f"{question} has changed since its notebook was run in full"
             )
+        elif executed != cells_sha256(notebook):
+            problems.append(f"{path.name} has changed since it was run in full")
     return problems
 
 
@@ -97,7 +113,7 @@ def merge(notebooks, video):
 
     Returns:
         An `nbformat` notebook with contents, an anchor for every question, and names
-        cleared between them.
+        and clock cleared between them.
     """
     cells, titles = [], {}
     for question, notebook in notebooks.items():
@@ -107,7 +123,7 @@ def merge(notebooks, video):
         text = text.replace("](results/", f"]({question}/results/")
         titles[anchor] = text.splitlines()[0].lstrip("# ")
         cells.append(nbformat.v4.new_markdown_cell(f'<a id="{anchor}"></a>\n\n{text}'))
-        cells.append(nbformat.v4.new_code_cell("%reset -f"))
+        cells.append(nbformat.v4.new_code_cell(RESET))
         cells += [cell for cell in rest if not belongs_to_setup(cell)]
     contents = "\n".join(f"- [{title}](#{a})" for a, title in titles.items())
     introduction = INTRODUCTION.format(contents=contents, video=video)
@@ -137,8 +153,12 @@ def write_answers(folder, video, root=ROOT):
 
     Args:
         folder: Path of the folder to write into.
-        video: see `merge`.
+        video: dict from a language to the link, or what stands in its place.
         root: Folder of the questions.
+
+    Raises:
+        ValueError: If a metric that they name is missing.
+        RuntimeError: If a figure is; the message names it.
     """
     import pypandoc
 
@@ -147,15 +167,21 @@ def write_answers(folder, video, root=ROOT):
     options = [
         "--standalone",
         "--embed-resources",
+        "--fail-if-warnings",  # such as a figure that is not there
         f"--mathjax={mathjax / 'tex-svg-full.js'}",
         f"--resource-path={root}",
         f"--css={root / 'docs' / 'answers.css'}",
     ]
     for language in LANGUAGES:
-        text = (root / "docs" / f"answers.{language}.md").read_text("utf-8")
-        text = pages.render(text, root, isolate=language == "he", video=video)
+        text = fill(f"answers.{language}.md", language, video, root)
         html = pypandoc.convert_text(text, "html5", "markdown", extra_args=options)
         (folder / f"answers.{language}.html").write_text(html, "utf-8")
+
+
+def fill(name, language, video, root):
+    """Returns a text of `docs/`, filled from the results and with the video's link."""
+    text = (root / "docs" / name).read_text("utf-8")
+    return pages.render(text, root, isolate=LANGUAGES[language], video=video[language])
 
 
 def print_pdf(folder):
@@ -201,21 +227,20 @@ def collect(folder, root=ROOT):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     url = os.environ.get("VIDEO_URL")
-    video = f"<{url}>" if url else NO_VIDEO
+    video = dict.fromkeys(LANGUAGES, f"<{url}>") if url else NO_VIDEO
     notebooks = {
         path.parent.name: nbformat.read(path, as_version=4)
         for path in find_notebooks(root=root)
     }
-    merged = merge(notebooks, video)
+    merged = merge(notebooks, video["en"])
     nbformat.validate(merged)
     nbformat.write(merged, folder / "assignment14.ipynb")
     (folder / "answers").mkdir()
     write_answers(folder / "answers", video, root)
     print_pdf(folder / "answers")
     (folder / "video").mkdir()
-    script = (root / "docs" / "video.md").read_text("utf-8")
-    script = pages.render(script, root, video=video)
-    (folder / "video" / "script.md").write_text(script, "utf-8")
+    scripts = [fill(f"video.{name}.md", name, video, root) for name in LANGUAGES]
+    (folder / "video" / "script.md").write_text("\n".join(scripts), "utf-8")
 
 
 def pack(folder, path):
@@ -255,10 +280,11 @@ def main():
     """Packs the submission; returns the exit code."""
     folder = ROOT / "build" / "submission"
     path = ROOT / "build" / "submission.zip"
+    path.unlink(missing_ok=True)  # what is refused must not look as if it were packed
     try:
         collect(folder)
         pack(folder, path)
-    except SubmissionError as error:
+    except (SubmissionError, ValueError, RuntimeError) as error:
         print(f"error: nothing was packed:\n{error}", file=sys.stderr)
         return 1
     if not os.environ.get("VIDEO_URL"):
