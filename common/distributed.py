@@ -48,8 +48,8 @@ def fit(
         epochs: int.
         steps_per_epoch: int.
         backup_dir: path of a folder that all workers see, or None.
-        callbacks: Keras callbacks, called in every process at the ends of batches and
-            epochs.
+        callbacks: Keras callbacks, called in every process as `fit` does, but where a
+            batch begins.
 
     Returns:
         The `keras.callbacks.History`; its logs are means over the replicas.

@@ -51,8 +51,8 @@ def fit(
         The `keras.callbacks.History`, with the epochs before the interruption.
 
     Raises:
-        FloatingPointError: If the loss is no number any more; the backup is of the
-            epoch before.
+        FloatingPointError: If the loss is no number any more and `backup_dir` is
+            given; the backup is of the epoch before.
         ValueError: If the backup is of another model, or a length or the folder for
             the best epoch is missing.
     """

@@ -90,7 +90,7 @@ def forgetting(task, kind, **settings):
     Returns:
         Dict: `losses`; `score_40` and `score_400`, see `score`; `swap`, see
         `prefix_swap`; `weights`, for `restored`; and for "reset" `gate_at_reset`, one
-        number a unit, `gate_elsewhere`, and `unplugged_400`, the score with R = 1.
+        number a gate, `gate_elsewhere`, and `unplugged_400`, the score with R = 1.
     """
 
     def compute():

@@ -35,9 +35,8 @@ class Task(NamedTuple):
     Attributes:
         name: str.
         make: function `(rng, batch, time) -> Streams`.
-        reset_input: float array of shape `(features,)`, the input that resets. It is
-            the only one whose feature `reset_feature` is 1.
-        reset_feature: int.
+        reset_input: float array of shape `(features,)`, the input that resets.
+        reset_feature: int, the feature that is 1 in it.
         outputs: int, how many targets there are at each step.
         loss: a Keras loss.
         binary: bool, whether targets are bits and outputs their logits.

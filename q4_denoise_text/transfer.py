@@ -20,7 +20,7 @@ def labelled_batches(rows, labels, *, shuffle=False, seed=0, noise=None, batch=B
     """Batches sentences of similar length with their labels.
 
     Args:
-        rows: list of int arrays `(length,)`.
+        rows: list of int32 arrays `(length,)`.
         labels: int array `(len(rows),)`.
         shuffle: bool, whether order and batches differ in every epoch.
         seed: int, of order and noise.
