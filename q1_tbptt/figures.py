@@ -146,8 +146,8 @@ def plot_gradient_norms(norms):
         1, len(norms), figsize=(9, 3.2), sharex=True, sharey=True
     )
     for axes, (name, runs) in zip(all_axes, norms.items(), strict=True):
-        for run in runs:
-            axes.plot(run, color=COLORS[0], linestyle="-", linewidth=0.8, alpha=0.7)
+        for run in runs:  # a colour each
+            axes.plot(run, linestyle="-", linewidth=0.8, alpha=0.8)
         axes.set(title=name, xlabel="training step", yscale="log")
     all_axes[0].set_ylabel("global gradient norm")
     return figure
@@ -195,29 +195,33 @@ def plot_accuracy(by_cell, floor):
         positions = [ts.index(t) + 0.12 * index for t in by_t]
         means = [100 * np.mean(values) for values in by_t.values()]
         axes.plot(positions, means, label=f"{name} (mean)", color=COLORS[index],
-                  linestyle=LINES[index])  # fmt: skip
+                  linestyle=LINES[index] if len(means) > 2 else "none", marker="_",
+                  markersize=14)  # fmt: skip
         for position, values in zip(positions, by_t.values(), strict=True):
             axes.scatter([position] * len(values), 100 * np.array(values), s=22,
                          color=COLORS[index], alpha=0.7)  # fmt: skip
     axes.axhline(100 * floor, color="0.4", linestyle=":", label="bag of words")
     names = ["full" if t is None else str(t) for t in ts]
     axes.set_xticks(range(len(ts)), names)
-    axes.set(xlabel="truncation t (steps)", ylabel="accuracy (%)")
+    axes.set(xlabel="truncation t (steps)", ylabel="validation accuracy (%)")
     axes.legend(loc="lower right")
     return figure
 
 
-def plot_reviews(runs):
+def plot_reviews(runs, clipped, floor):
     """Draws training time and accuracy on long reviews, by truncation.
 
     Args:
         runs: dict from `t` to a list of what `accuracy_of_training` returns.
+        clipped: list of the same, with full back-propagation and a clipped gradient.
+        floor: float, the accuracy of the bag of words.
 
     Returns:
         The figure.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 3.2))
-    names = [truncation_label(t) for t in runs]
+    runs = {truncation_label(t): of_t for t, of_t in runs.items()}
+    runs["full,\nclipped"] = clipped
     # Of two epochs the faster: the first one compiles as well.
     seconds = [[min(run["epoch_seconds"]) for run in of_t] for of_t in runs.values()]
     scores = [[100 * run["validation"] for run in of_t] for of_t in runs.values()]
@@ -225,11 +229,13 @@ def plot_reviews(runs):
         for position, of_t in enumerate(values):
             axes.scatter([position] * len(of_t), of_t, color=COLORS[0], alpha=0.7)
         axes.plot([np.mean(of_t) for of_t in values], color=COLORS[1], marker="_",
-                  markersize=24, linestyle="none")  # fmt: skip
-        axes.set_xticks(range(len(names)), names)
-        axes.set_xlim(-0.5, len(names) - 0.5)
+                  markersize=24, linestyle="none", label="mean")  # fmt: skip
+        axes.set_xticks(range(len(runs)), runs)
+        axes.set_xlim(-0.5, len(runs) - 0.5)
+    right.axhline(100 * floor, color="0.4", linestyle=":", label="bag of words")
+    right.legend()
     left.set(ylabel="training time (s per epoch)", ylim=(0, None))
-    right.set(ylabel="accuracy (%)")
+    right.set(ylabel="validation accuracy (%)")
     return figure
 
 
@@ -247,22 +253,22 @@ def plot_benchmark(bench):
     for index, t in enumerate(sorted({row["t"] for row in rows})):
         of_t = [row for row in rows if row["t"] == t]
         lengths = [row["T"] for row in of_t]
-        look = {"color": COLORS[index], "marker": "o"}
+        look = {"color": COLORS[index], "marker": "os^"[index]}
         left.plot(lengths, [row["speedup"]["median"] for row in of_t], linestyle="-",
                   label=f"t = {t}", **look)  # fmt: skip
         left.plot(lengths, [row["ideal_speedup"] for row in of_t], linestyle=":",
-                  color=COLORS[index])  # fmt: skip
+                  linewidth=1.2, color=COLORS[index])  # fmt: skip
     left.plot([], [], color="0.4", linestyle=":", label="ideal")
-    left.set(ylabel="full / truncated step time", ylim=(0, None))
+    left.set(ylabel="full / truncated step time (XLA)", ylim=(0, None))
     for index, t in enumerate(dict.fromkeys(row["t"] for row in bench["memory"])):
         of_t = [row for row in bench["memory"] if row["t"] == t]
         memory = [row["mebibytes"]["ours"] for row in of_t]  # XLA compiles in it
         right.plot([row["T"] for row in of_t], memory, label=truncation_label(t),
                    color=COLORS[index], linestyle=LINES[index], marker="o")  # fmt: skip
-    right.set(ylabel="memory of a step (MiB)", ylim=(0, None))
-    for axes in (left, right):
+    right.set(ylabel="memory of a step (MiB, no XLA)", ylim=(0, None))
+    for axes, drawn in ((left, rows), (right, bench["memory"])):
         axes.set_xscale("log", base=2)
-        lengths = sorted({row["T"] for row in rows})
+        lengths = sorted({row["T"] for row in drawn})
         axes.set_xticks(lengths, [str(length) for length in lengths])
         axes.set_xlabel("length of the text T (tokens)")
         axes.legend()

@@ -10,15 +10,14 @@ import tensorflow as tf
 
 from common import experiment
 from q2_reset_cell.networks import (
-    STEPS_IN_EPOCH,
     build_network,
     trained_network,
+    undone,
     unplugged,
 )
 from q2_reset_cell.streams import SWAP_AT, sum_task, swapped_prefixes
 
 QUESTION = "q2_reset_cell"
-LEARNED = 1 / 3  # of the first loss
 
 
 def score(network, task, time, batch=400, seed=7):
@@ -90,7 +89,8 @@ def forgetting(task, kind, **settings):
     Returns:
         Dict: `losses`; `score_40` and `score_400`, see `score`; `swap`, see
         `prefix_swap`; `weights`, for `restored`; and for "reset" `gate_at_reset`, one
-        number a gate, `gate_elsewhere`, and `unplugged_400`, the score with R = 1.
+        number a gate, `gate_elsewhere`, and the scores without the button: with R = 1
+        throughout `unplugged_400`, with a gate blind to resets `undone_400`.
     """
 
     def compute():
@@ -108,6 +108,7 @@ def forgetting(task, kind, **settings):
             measured["gate_at_reset"] = at_reset.tolist()
             measured["gate_elsewhere"] = elsewhere
             measured["unplugged_400"] = score(unplugged(network), task, 400)
+            measured["undone_400"] = score(undone(network, task), task, 400)
         return measured
 
     return experiment.remember(
@@ -143,6 +144,7 @@ def closing_conditions(steps):
         Dict from a name to `(task, settings)`, for `forgetting`.
     """
     one, often, four = sum_task(), sum_task(reset_rate=0.3), sum_task(dims=4)
+    loud = sum_task(loudness=2.0)
     base = {"units": 32, "steps": steps, "learning_rate": 0.03}
     sigmoid, shared = {"reset_activation": "sigmoid"}, {"shared_reset": True}
     return {
@@ -150,6 +152,7 @@ def closing_conditions(steps):
         "sigmoid": (one, base | sigmoid),
         "learning rate 0.003": (one, base | {"learning_rate": 0.003}),
         "resets three times as often": (often, base),
+        "by volume": (loud, base),
         "penalty on the state": (one, base | {"state_penalty": 1.0}),
         "one gate for all units": (one, base | shared),
         "the same, sigmoid": (one, base | shared | sigmoid),
@@ -158,19 +161,21 @@ def closing_conditions(steps):
     }
 
 
-def slope_at_reset(network, task):
-    """Returns the mean slope of tanh at a reset, for a network of kind "elman".
+def slopes(network, task):
+    """Returns the mean slope of tanh at a reset and elsewhere.
 
     Args:
         network: trained, of kind "elman".
         task: `Task`.
 
     Returns:
-        A float in [0, 1]: 1 where tanh is linear, 0 where it is saturated.
+        `(at_reset, elsewhere)`, floats in [0, 1]: 1 where tanh is linear, 0 where it
+        is saturated.
     """
     inputs, _ = swapped_prefixes(task)
-    states = network.layers[0](inputs)[:, SWAP_AT]
-    return float(np.mean(1 - np.square(states)))
+    found = 1 - np.square(network.layers[0](inputs))
+    resets = inputs[..., task.reset_feature] == 1
+    return float(found[resets].mean()), float(found[~resets].mean())
 
 
 def starting_gates(units=32):
@@ -206,6 +211,7 @@ def describe(name, runs):
         "score at 40 steps": "score_40",
         "at 400": "score_400",
         "R = 1": "unplugged_400",
+        "resets undone": "undone_400",
         "prefix swap": "swap",
     }
     line = f"{name:34s}"
@@ -229,35 +235,23 @@ def gate_table(runs):
         means over seeds, and the largest swap.
     """
     titles = ["activation", "bias", "R^20 at the start", "FVU at 40 steps", "at 400"]
-    titles += ["learned at step", "R at resets", "R elsewhere", "prefix swap"]
+    titles += ["R at resets", "R elsewhere", "prefix swap"]
     lines = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
     for (activation, bias), of_seeds in runs.items():
         scores = [
             experiment.summarise([run[key] for run in of_seeds])
             for key in ("score_40", "score_400")
         ]
-        learned = [learned_at(run["losses"]) for run in of_seeds]
         units = len(of_seeds[0]["gate_at_reset"])
         start = keras.activations.get(activation)(keras.ops.full((1, units), bias))
         cells = [activation.replace("_", " "), f"{bias:g}"]
         cells.append(f"{float(start[0, 0]) ** 20:.1g}")
         cells += [f"{score['mean']:.2g} ± {score['std']:.1g}" for score in scores]
-        cells.append("never" if None in learned else f"{np.mean(learned):.0f}")
         for key in ("gate_at_reset", "gate_elsewhere"):
             cells.append(f"{np.mean([np.mean(run[key]) for run in of_seeds]):.2g}")
         cells.append(f"{max(run['swap'] for run in of_seeds):.1g}")
         lines.append(cells)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def learned_at(losses):
-    """Returns the step at which a third of the first loss is reached, or None.
-
-    Args:
-        losses: list of floats, the mean loss of every hundred steps.
-    """
-    low = np.flatnonzero(np.array(losses) < LEARNED * losses[0])
-    return int(low[0] + 1) * STEPS_IN_EPOCH if len(low) else None
 
 
 def one_stream(network, task, time=80, seed=5):

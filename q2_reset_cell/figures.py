@@ -158,13 +158,15 @@ def plot_stream(gate, resets, target, output):
     """
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4), sharex=True)
     steps = np.arange(len(gate))
-    top.imshow(gate.T, cmap="gray", vmin=0, vmax=1, aspect="auto",
-               interpolation="nearest")  # fmt: skip
+    drawn = top.imshow(gate.T, cmap="gray", vmin=0, vmax=1, aspect="auto",
+                       interpolation="nearest")  # fmt: skip
+    figure.colorbar(drawn, ax=(top, bottom), label="R", shrink=0.5)
     top.set(ylabel="unit", yticks=range(gate.shape[1]))
     top.grid(False)
     bottom.plot(steps, target, label="sum since the reset", color=COLORS[0])
     bottom.plot(steps, output, label="network", color=COLORS[1], linestyle="--")
     for step in np.flatnonzero(resets):
+        top.plot(step, -0.8, marker="v", color=COLORS[1], clip_on=False)
         bottom.axvline(step, color="0.5", linestyle=":")
     bottom.set(xlabel="step", ylabel="first sum")
     bottom.legend(loc="upper left", ncols=2, bbox_to_anchor=(0, 1.2))
@@ -186,9 +188,10 @@ def plot_words(words, gate, show=12):
     ends = {"forget most": slice(None, show), "forget least": slice(-show, None)}
     for axes, (title, end) in zip(panels, ends.items(), strict=True):
         axes.plot(gate[end], words[end], "o", color=COLORS[0])
-        axes.axvline(np.median(gate), color=COLORS[1], linestyle="--")
+        axes.axvline(np.median(gate), color=COLORS[1], linestyle="--", label="median")
         axes.invert_yaxis()
         axes.set(title=title, xlabel="R, mean over units")
+    panels[0].legend(loc="lower right")
     return figure
 
 
@@ -261,8 +264,9 @@ def plot_benchmark(bench):
         lengths = [row["T"] for row in rows]
         for index, name in enumerate(rows[0]["milliseconds"]):
             times = [row["milliseconds"][name] for row in rows]
-            axes.plot(lengths, times, label=name, color=COLORS[index % 6],
-                      linestyle=LINES[index % 6], marker="os^Dvx*"[index])  # fmt: skip
+            look = {"color": (*COLORS, "black")[index], "marker": "os^Dvx*"[index]}
+            look["linestyle"] = (*LINES, ":")[index]
+            axes.plot(lengths, times, label=name, **look)
         axes.set_xscale("log", base=2)
         axes.set_xticks(lengths, [str(length) for length in lengths])
         axes.set(title=title, xlabel="steps T", yscale="log")

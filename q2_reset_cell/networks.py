@@ -98,10 +98,29 @@ def unplugged(network):
     return copy
 
 
-def levelled(network, task):
-    """Returns a copy whose gates at a reset are all at the mean of what they were.
+def undone(network, task):
+    """Returns a copy whose gate takes no notice of what tells a reset.
 
-    If the leaks of the units cancel each other there, they no longer do in the copy.
+    Args:
+        network: from `build_network`, of kind "reset".
+        task: `Task`.
+
+    Returns:
+        A `keras.Sequential`.
+    """
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    kernel = copy.layers[0].cell.reset_kernel.numpy()
+    kernel[task.reset_feature] = 0
+    copy.layers[0].cell.reset_kernel.assign(kernel)
+    return copy
+
+
+def levelled(network, task):
+    """Returns a copy whose open gates at a reset are at the mean of what they were.
+
+    If the leaks of their units cancel each other there, they no longer do in the copy.
+    A gate that is closed, R = 0, stays closed.
 
     Args:
         network: from `build_network`, of kind "reset", with a hard sigmoid.
@@ -113,9 +132,11 @@ def levelled(network, task):
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
     cell = copy.layers[0].cell
-    level = float(np.mean(cell.reset_gate(task.reset_input[np.newaxis])))
+    gate = cell.reset_gate(task.reset_input[np.newaxis])[0].numpy()
+    if gate.any():
+        gate[gate > 0] = gate[gate > 0].mean()
     kernel = cell.reset_kernel.numpy()
-    kernel[task.reset_feature] = 6 * level - 3 - cell.reset_bias.numpy()
+    kernel[task.reset_feature] = 6 * gate - 3 - cell.reset_bias.numpy()
     cell.reset_kernel.assign(kernel)
     return copy
 

@@ -71,6 +71,7 @@ def plot_training(history):
         axes.plot(epochs, history[name], label=name.replace("_", " "),
                   color=COLORS[index % 6], linestyle=LINES[index % 6])  # fmt: skip
     axes.set(xlabel="epoch", ylabel="FVU on training batches", yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
@@ -205,7 +206,7 @@ COLUMNS = {
     "right_inverse_error": "right inverse",
     "participation_ratio": "participation ratio",
     "effective_rank": "effective rank",
-    "pca_floor": "PCA floor",
+    "pca_floor": "PCA limit",
     "inverter_fvu": "inverter",
     "oracle_ratio": "ratio",
 }
@@ -231,7 +232,7 @@ def layer_series(runs, kind):
         "ours": series("ours", "local_fvu"),
         "ours, along the chain": series("ours", "chain_fvu"),
         "strong inverter of ours": series("ours", "inverter_fvu"),
-        "PCA floor of ours": series("ours", "pca_floor"),
+        "PCA limit of ours": series("ours", "pca_floor"),
     }
 
 

@@ -72,7 +72,7 @@ TRAINING = {
     },
     "from scratch": {"learning_rate": 1e-3, "slow_rate": 1.0, "noise": WORD_NOISE},
 }
-# The denoiser of short pre-trainings, an eighth of the published one's encoder.
+# The denoiser of short pre-trainings; its blocks are an eighth of the published one's.
 SMALL = {"width": 64, "depth": 2}
 
 

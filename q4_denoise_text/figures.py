@@ -30,7 +30,7 @@ def draw_network():
         (1.3, 0.6, "a [MASK] film fun and", COLORS[0]),
         (9.4, 3.2, "a good film\nand fun", COLORS[2]),
         (9.4, 1.0, "positive", COLORS[1]),
-        (4.1, 0.75, "trained by denoising,\nthen frozen", COLORS[0]),
+        (4.1, 0.75, "trained by denoising,\nthen frozen or tuned", COLORS[0]),
     ]
     for x, y, text, color in texts:
         axes.text(x, y, text, ha="center", va="center", color=color, fontsize=12,
@@ -86,8 +86,9 @@ def plot_amounts(runs):
         [100 * run["validation"] for run in of_seeds] for of_seeds in runs.values()
     ]
     tokens = np.divide(list(runs), 1e6)
-    axes.plot(tokens, np.mean(found, axis=1))
-    axes.plot(tokens, found, "o", color=COLORS[0])
+    axes.plot(tokens, np.mean(found, axis=1), marker="_", markersize=18, label="mean")
+    axes.plot(tokens, found, "o", color=COLORS[2])
+    axes.legend()
     axes.set(xlabel="tokens read (millions)", ylabel="accuracy of a linear head (%)")
     return figure
 
@@ -120,7 +121,7 @@ def plot_rates(curves, trained):
         The figure.
     """
     figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True)
-    names = {"corrupted": "right at corrupted (%)", "error_reduction":
+    names = {"corrupted": "wrong tokens restored (%)", "error_reduction":
              "errors removed (%)"}  # fmt: skip
     for axes, (score, label) in zip(all_axes, names.items(), strict=True):
         for index, (kind, (rates, scores)) in enumerate(curves.items()):
@@ -140,7 +141,7 @@ def plot_grid(accuracies, floor):
 
     Args:
         accuracies: dict from a head to dict from an encoder to a list of accuracies.
-        floor: dict from a label to an accuracy, drawn as lines.
+        floor: dict from a label to an accuracy of a bag of words, drawn as one band.
 
     Returns:
         The figure.
@@ -151,13 +152,14 @@ def plot_grid(accuracies, floor):
     for index, (head, found) in enumerate(accuracies.items()):
         places = np.arange(len(encoders)) + (index - (len(accuracies) - 1) / 2) * width
         means = [100 * np.mean(found[encoder]) for encoder in encoders]
-        axes.bar(places, means, width * 0.95, label=f"{head} head", color=COLORS[index])
+        axes.bar(places, means, width * 0.95, label=f"{head} head", color=COLORS[index],
+                 hatch=[None, "//"][index], edgecolor="white")  # fmt: skip
         for place, encoder in zip(places, encoders, strict=True):
             values = np.multiply(found[encoder], 100)
             axes.plot(np.full(len(values), place), values, ".", color=COLORS[5])
-    for index, (label, value) in enumerate(floor.items()):
-        axes.axhline(100 * value, color=COLORS[3], linestyle=LINES[index + 1],
-                     linewidth=1.5, label=label)  # fmt: skip
+    low, high = 100 * min(floor.values()), 100 * max(floor.values())
+    label = f"bag of words, {low:.1f} to {high:.1f} %"
+    axes.axhspan(low - 0.1, high + 0.1, color=COLORS[3], label=label)
     axes.set_xticks(range(len(encoders)), encoders)
     axes.set(ylabel="accuracy (%)", ylim=(50, 95))  # from chance on
     axes.legend(loc="upper left", ncols=2)

@@ -84,13 +84,29 @@ def test_unplugged_network_is_an_elman_network():
     assert not np.allclose(network(inputs), elman(inputs), atol=1e-2)
 
 
-def test_levelled_gates_are_at_their_mean_at_resets_alone():
+def test_an_undone_gate_is_blind_to_resets_alone():
     network = randomise(build())
+    undone = networks.undone(network, SUMS)
+    ordinary = np.array([[0.3, -0.2, 0.0]], "float32")
+    told = ordinary + SUMS.reset_input
+    before, after = (each.layers[0].cell.reset_gate for each in (network, undone))
+    np.testing.assert_array_equal(after(told), after(ordinary))
+    np.testing.assert_array_equal(after(ordinary), before(ordinary))
+    assert not np.allclose(before(told), before(ordinary), atol=1e-2)
+
+
+def test_open_gates_are_levelled_at_resets_alone():
+    network = randomise(build())
+    cell = network.layers[0].cell
+    kernel = cell.reset_kernel.numpy()
+    kernel[SUMS.reset_feature, 0] = -100
+    cell.reset_kernel.assign(kernel)
     levelled = networks.levelled(network, SUMS)
     cells = [each.layers[0].cell for each in (network, levelled)]
     at_reset, level = (cell.reset_gate(SUMS.reset_input).numpy() for cell in cells)
-    assert np.ptp(at_reset) > 0.1
-    np.testing.assert_allclose(level, at_reset.mean(), rtol=1e-5)
+    assert np.ptp(at_reset[1:]) > 0.1
+    assert level[0] == at_reset[0] == 0
+    np.testing.assert_allclose(level[1:], at_reset[1:].mean(), rtol=1e-5)
     ordinary = np.array([0.3, -0.2, 0.0], "float32")
     usual, same = (cell.reset_gate(ordinary).numpy() for cell in cells)
     np.testing.assert_array_equal(usual, same)
@@ -259,16 +275,17 @@ def test_one_stream_is_the_network_on_it():
     assert stream["output"].shape == (30,)
 
 
-def test_slope_at_reset_tells_linear_from_saturated():
+def test_slopes_tell_linear_from_saturated():
     network = build("elman")
     kernel = np.zeros((3, network.layers[0].units))
     zeros = [np.zeros((kernel.shape[1],) * 2), np.zeros(kernel.shape[1])]
     network.layers[0].set_weights([kernel, *zeros])
-    assert experiments.slope_at_reset(network, SUMS) == 1.0
+    assert experiments.slopes(network, SUMS) == (1.0, 1.0)
     kernel[SUMS.reset_feature] = 1.0
     network.layers[0].set_weights([kernel, *zeros])
-    slope = experiments.slope_at_reset(network, SUMS)
-    assert slope == pytest.approx(1 - np.tanh(1) ** 2, rel=1e-5)
+    at_reset, elsewhere = experiments.slopes(network, SUMS)
+    assert at_reset == pytest.approx(1 - np.tanh(1) ** 2, rel=1e-5)
+    assert elsewhere == 1.0
 
 
 def test_conditions_differ_from_the_first_by_what_they_say():
@@ -288,11 +305,6 @@ def test_starting_gates():
     assert gates["softmax, b = 0"] == pytest.approx(1 / 32)
 
 
-def test_learned_at():
-    assert experiments.learned_at([0.9, 0.5, 0.29, 0.1]) == 300
-    assert experiments.learned_at([0.9, 0.5]) is None
-
-
 def test_tables_hold_means_over_seeds():
     run = {
         "losses": [1.0, 0.2],
@@ -302,13 +314,14 @@ def test_tables_hold_means_over_seeds():
         "gate_at_reset": [0.0, 0.5],
         "gate_elsewhere": 0.6,
         "unplugged_400": 3.0,
+        "undone_400": 2.0,
     }
-    other = run | {"score_40": 0.3, "swap": 0.5, "losses": [1.0, 0.9]}
+    other = run | {"score_40": 0.3, "swap": 0.5}
     line = experiments.describe("name", [run, other])
     assert "score at 40 steps 0.2 " in line and "prefix swap 0.25" in line
-    assert "R at resets 0.25" in line
+    assert "R at resets 0.25" in line and "resets undone 2 " in line
     runs = {("hard_sigmoid", 1.0): [run, run], ("relu", 0.0): [run, other]}
     table = experiments.gate_table(runs).splitlines()
     assert table[2].startswith("| hard sigmoid | 1 | 0.0003 | 0.1 ± 0 |")
-    assert table[2].endswith("| 200 | 0.25 | 0.6 | 0 |")
-    assert table[3].endswith("| never | 0.25 | 0.6 | 0.5 |")
+    assert table[2].endswith("| 0.25 | 0.6 | 0 |")
+    assert table[3].endswith("| 0.25 | 0.6 | 0.5 |")

@@ -98,18 +98,18 @@ ROWS = {
         ),
         (
             "heldout_corrupted_accuracy",
-            "New text, noise as in BERT: corrupted tokens restored",
+            "New text, milder noise than in training: wrong tokens restored",
             PERCENT,
         ),
         ("heldout_bigrams_corrupted_accuracy", "The same, bigrams", PERCENT),
         (
             "heldout_error_reduction",
-            "New text, noise as in BERT: errors removed, new ones counted",
+            "New text, milder noise: errors removed, new ones counted",
             PERCENT,
         ),
         (
             "heldout_training_noise_corrupted_accuracy",
-            "New text, noise of training: corrupted tokens restored",
+            "New text, noise of training: wrong tokens restored",
             PERCENT,
         ),
         (
