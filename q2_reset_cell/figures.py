@@ -105,7 +105,7 @@ def plot_by_kind(panels):
             axes.scatter([position] * len(values), heights, color=COLORS[0], alpha=0.7)
             axes.plot(position, np.median(heights), marker="_", markersize=24,
                       color=COLORS[1])  # fmt: skip
-        axes.set_xticks(range(len(by_kind)), by_kind, rotation=20, ha="right")
+        axes.set_xticks(range(len(by_kind)), by_kind, rotation=35, ha="right")
         axes.set(ylabel=label, xlim=(-0.5, len(by_kind) - 0.5))
     return figure
 
