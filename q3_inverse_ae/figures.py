@@ -160,6 +160,11 @@ def plot_price(curves, chosen):
                       color=COLORS[1], markeredgewidth=2)  # fmt: skip
         axes.axvline(0.05, color="0.5", linewidth=1, linestyle=":")
         axes.set(xlabel="largest local FVU", xscale="log", title=TITLES[kind])
+        axes.margins(x=0.2)
+        low, high = axes.get_xlim()
+        ticks = [x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if low < x < high]
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        axes.minorticks_off()
     all_axes[0, 0].set_ylabel("pixel error (MSE)")
     return figure
 
@@ -217,7 +222,7 @@ def layer_series(runs, kind):
 
     Args:
         runs: dict from `(kind, variant)`, "ours" and "plain", to a list of what
-            `measured` returns, one a seed; "ours" with a strong inverter.
+            `measured` returns, one a seed, with a strong inverter.
         kind: "dense" or "conv".
 
     Returns:
@@ -233,6 +238,7 @@ def layer_series(runs, kind):
         "ours, along the chain": series("ours", "chain_fvu"),
         "strong inverter of ours": series("ours", "inverter_fvu"),
         "PCA limit of ours": series("ours", "pca_floor"),
+        "strong inverter of plain": series("plain", "inverter_fvu"),
     }
 
 
