@@ -141,7 +141,7 @@ ROWS = {
         ("sst2_random_frozen_attention", "The same, random encoder", PERCENT),
         (
             "sst2_frozen_embeddings_attention",
-            "The same, on the denoiser's embeddings alone",
+            "The same, random blocks on the denoiser's embeddings",
             PERCENT,
         ),
         ("sst2_finetuned", "Denoiser, fine-tuned: SST-2 accuracy", PERCENT),
