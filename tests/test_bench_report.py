@@ -38,7 +38,7 @@ def found():
         for xla in (False, True)
     ]
     q3 = [
-        {"kind": kind, "xla": xla, "milliseconds": dict.fromkeys(Q3_NAMES, 4)}
+        {"kind": kind, "xla": xla, "epoch_seconds": dict.fromkeys(Q3_NAMES, 4.68)}
         for kind in ("dense", "conv")
         for xla in (0, 1)
     ]
@@ -129,6 +129,8 @@ def test_every_question_is_beside_its_peers(found):
     assert all(row["ratio"] == RATIO for row in rows if row is not simple)
     (cut,) = [row for row in rows if row["peer"] == "ours, full"]
     assert (cut["counted"], cut["work"]) == (2.8, "512 tokens, t = 16")
+    (dense, conv) = [row for row in rows if row["question"] == 3]
+    assert dense["time"] == conv["time_of_peer"] == pytest.approx(10)
     (naive,) = [row for row in rows if row["peer"] == "naive"]
     assert (naive["memory"], naive["memory_of_peer"]) == (700.0, 900.0)
     table = timing.table(report.COLUMNS, rows, report.TITLES)
