@@ -17,17 +17,21 @@ def test_a_page_folds_its_code_and_describes_its_figures():
     badge = "[![Open in Colab](badge.svg)](https://colab.example/x)"
     saved = {"image/png": {"alt": "gradient; size against token"}}
     drawn = v4.new_output("display_data", {"image/png": ""}, metadata=saved)
+    slid = v4.new_output("display_data", {"image/png": ""})
     cells = [
         v4.new_markdown_cell(f"{badge}\n\n# Question 1"),
         v4.new_code_cell("plot()", outputs=[drawn]),
         v4.new_markdown_cell("## The proof\n\n**It stops.** More."),
-        v4.new_code_cell("slide()"),
+        v4.new_code_cell("slide()", outputs=[slid, drawn]),
     ]
     page = site.page(v4.new_notebook(cells=cells))
     assert page.cells[0].source.startswith("[Open in Colab](https://colab.example/x)")
-    assert all(page.cells[i].metadata["tags"] == ["hide-input"] for i in (1, 3))
-    plot, slide = (page.cells[i].metadata["mystnb"]["image"]["alt"] for i in (1, 3))
-    assert plot == "gradient; size against token"
+    code = [page.cells[i] for i in (1, 3, 4)]
+    tags = [cell.metadata["tags"][0] for cell in code]
+    assert tags == ["hide-input", "hide-input", "remove-input"]
+    assert [len(cell.outputs) for cell in code] == [1, 1, 1]
+    plot, slide, again = (cell.metadata["mystnb"]["image"]["alt"] for cell in code)
+    assert plot == again == "gradient; size against token"
     assert slide == "figure of the section The proof"
 
 
@@ -138,9 +142,9 @@ def test_code_is_folded_and_opens_with_the_keyboard(browser, pages):
 @pytest.mark.publish
 def test_a_question_is_reached_from_the_menu_of_a_phone(browser, pages):
     page, _ = open_page(browser, pages["index.html"], width=390)
-    link = page.locator("nav a[href^='q1_']:visible")
+    link = page.locator("dialog a[href^='q1_']")
     assert link.count() == 0
-    page.locator("button.primary-toggle, label.primary-toggle").first.click()
+    page.locator(".primary-toggle:visible").first.click()
     link.first.click()
     page.wait_for_url("**/q1_tbptt/*.html")
     page.context.close()

@@ -74,21 +74,26 @@ def page(notebook):
     notebook.cells[0].source = BADGE.sub(
         r"[Open in Colab](\1)", notebook.cells[0].source
     )
-    heading = ""
+    heading, cells = "", []
     for cell in notebook.cells:
+        cells.append(cell)
         if cell.cell_type == "markdown":
             headings = HEADING.findall(cell.source)
             heading = headings[-1] if headings else heading
             continue
         cell.metadata["tags"] = ["hide-input"]
-        texts = (
-            output.metadata.get("image/png", {}).get("alt")
-            for output in cell.get("outputs", [])
-            if "image/png" in output.get("data", {})
-        )
-        # A figure that a slider moves is not saved.
-        alt = next(texts, None) or f"figure of the section {heading}"
-        cell.metadata["mystnb"] = {"image": {"alt": alt}}
+        described, outputs, cell.outputs = [], cell.outputs, []
+        for output in outputs:
+            if "image/png" in output.get("data", {}):
+                # A figure that a slider moves is not saved.
+                alt = output.metadata.get("image/png", {}).get("alt")
+                described.append(alt or f"figure of the section {heading}")
+                if len(described) > 1:  # a cell has but one text
+                    cells.append(nbformat.v4.new_code_cell())
+                    cells[-1].metadata["tags"] = ["remove-input"]
+                cells[-1].metadata["mystnb"] = {"image": {"alt": described[-1]}}
+            cells[-1].outputs.append(output)
+    notebook.cells = cells
     return notebook
 
 
