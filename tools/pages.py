@@ -6,12 +6,14 @@ says how one is shown: `{{ q1_tbptt.dev_accuracy_lstm | percent }}`.
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import jinja2
 
 ROOT = Path(__file__).resolve().parents[1]
-ISOLATE, POP = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+ISOLATE, POP = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
+HEBREW = re.compile("[\N{HEBREW LETTER ALEF}-\N{HEBREW LETTER TAV}]")
 # How a metric is shown: the factor it is multiplied with, the format, the unit.
 PERCENT = (100, ".1f", " %")
 TIMES = (1, ".2f", "×")
@@ -35,8 +37,8 @@ def render(text, root=ROOT, *, isolate=False, **more):
     Args:
         text: str, the template.
         root: Folder of the questions.
-        isolate: bool, whether figures are isolated from the direction of the text
-            around them; for a text that runs from right to left.
+        isolate: bool, for a text that runs from right to left: whether what is filled
+            in is isolated from it, unless it is Hebrew.
         **more: further names that the template may use.
 
     Returns:
@@ -53,7 +55,7 @@ def render(text, root=ROOT, *, isolate=False, **more):
     for name, style in SPREADS.items():
         environment.filters[name] = functools.partial(show, style=style)
     if isolate:
-        environment.finalize = f"{ISOLATE}{{}}{POP}".format
+        environment.finalize = isolated
     results = {
         path.parents[1].name: json.loads(path.read_text("utf-8"))["metrics"]
         for path in root.glob("q*_*/results/results.json")
@@ -62,6 +64,12 @@ def render(text, root=ROOT, *, isolate=False, **more):
         return environment.from_string(text).render(results | more)
     except jinja2.TemplateError as error:
         raise ValueError(f"a text cannot be filled: {error}") from error
+
+
+def isolated(value):
+    """Returns a value as text that runs from left to right in one that does not."""
+    text = str(value)
+    return text if HEBREW.search(text) else f"{ISOLATE}{text}{POP}"
 
 
 def show(value, style):
