@@ -21,7 +21,7 @@ from benchmarks import (
     bench_workers,
     timing,
 )
-from common import experiment, plots
+from common import plots, presets
 from q4_denoise_text.published import RECORD
 
 FOLDER = Path(__file__).parent
@@ -249,7 +249,7 @@ def on_paper(q4, workers, sweep):
     """Returns the numbers of the last section."""
     record = json.loads(RECORD.read_text("utf-8"))
     questions = [
-        path.parent.parent for path in experiment.ROOT.glob("q*/results/results.json")
+        path.parent.parent for path in presets.ROOT.glob("q*/results/results.json")
     ]
     results = [
         json.loads((folder / "results" / "results.json").read_text("utf-8"))

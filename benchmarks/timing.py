@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import experiment
+from common import presets
 
 VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCH_SIZE, BATCHES = 5000, 128, 128, 64, 8
 LEARNING_RATE = 1e-3
@@ -53,7 +53,7 @@ def main(description, results_file, measure, report, *, full, quick, argv=None):
     parser.add_argument("--quick", action="store_true", help="few rows and rounds")
     parser.add_argument("--output", type=Path, help=f"default {results_file}")
     args = parser.parse_args(argv)
-    default = experiment.ROOT / ("build" if args.quick else "") / results_file
+    default = presets.ROOT / ("build" if args.quick else "") / results_file
     output = args.output or default
     plan = quick if args.quick else full
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -74,13 +74,13 @@ def load_results(path):
     Args:
         path: path of the file, in the repository unless absolute.
     """
-    return json.loads((experiment.ROOT / path).read_text("utf-8"))
+    return json.loads((presets.ROOT / path).read_text("utf-8"))
 
 
 def versions():
-    """Returns `experiment.versions` and that of PyTorch, where it is installed."""
+    """Returns `presets.versions` and that of PyTorch, where it is installed."""
     torch = {"torch": importlib.metadata.version("torch")} if TORCH else {}
-    return experiment.versions() | torch
+    return presets.versions() | torch
 
 
 def machine():

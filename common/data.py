@@ -60,6 +60,10 @@ class DigitData(NamedTuple):
     train: Digits
     test: Digits
 
+    @property
+    def cache_key(self):
+        return [self.name, len(self.train.images), len(self.test.images)]
+
 
 def load_sentences(source="auto", *, data_dir=None, download=False, verbose=True):
     """Loads single sentences with their sentiment: SST-2 or the rating sentences.

@@ -7,7 +7,7 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import display
 
-from common import experiment
+from common import presets
 
 # Dark to light, so that the order survives printing in grey; line styles tell apart
 # what the grey does not.
@@ -49,7 +49,7 @@ def save(figure, question, name):
     """
     # Without the version that matplotlib writes by default, so that the same figure
     # is the same file.
-    path = experiment.results_dir(question) / f"{name}.png"
+    path = presets.results_dir(question) / f"{name}.png"
     figure.savefig(path, metadata={"Software": None})
     if get_ipython():
         display(figure, metadata={"image/png": {"alt": describe(figure, name)}})

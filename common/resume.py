@@ -17,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from common import experiment
+from common import results
 
 
 def fit(
@@ -154,7 +154,7 @@ def save(path, variables, note=""):
         note: str.
     """
     arrays = [variable.numpy() for variable in variables]
-    experiment.write_whole(path, lambda part: np.savez(part, *arrays, note=note))
+    results.write_atomic(path, lambda part: np.savez(part, *arrays, note=note))
 
 
 def load(path, variables):

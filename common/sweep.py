@@ -1,26 +1,24 @@
-"""Many runs: one after the other, or as tasks of a Ray cluster.
+"""Many runs of an experiment, one after the other or all at once on a Ray cluster.
 
 ```python
-runs = sweep.run_seeds(measured, CELLS, SEEDS)
+runs = sweep.run_seeds(train_and_evaluate, CELLS, SEEDS)
 runs["lstm"][0]
 ```
 
-With `RAY_ADDRESS` in the environment, "local" or the address of a cluster, what
-`experiment.remember` has to compute is computed there, a task for each run
-(`pip install ray` first). Results come back to this machine, which keeps them.
+With `RAY_ADDRESS` in the environment, "local" or the address of a cluster, functions
+that are `common.results.cached` run there, one task per run (`pip install -e .[sweep]`
+first). Their results come back to this machine, which keeps them.
 """
 
 import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import keras
 
-from common import interactive
+from common import interactive, presets
 
-ROOT = Path(__file__).resolve().parents[1]
 RETRIES = 3  # of a task whose worker was killed
 # What a worker must know of the environment of this process.
 PASSED_ON = ("PRESET", "TFDS_DATA_DIR")
@@ -31,8 +29,8 @@ def run_all(run, settings):
     """Calls a function with each of some settings, on Ray all at once.
 
     Args:
-        run: function that goes through `experiment.remember`.
-        settings: iterable of tuples, the arguments of a call each.
+        run: function, which computes through one that is `common.results.cached`.
+        settings: iterable of tuples, the arguments of one call each.
 
     Returns:
         Dict from each tuple to what the function returned, in their order.
@@ -48,7 +46,7 @@ def run_all(run, settings):
     results = []
     if on_ray():
         connected()  # here: what a thread has started ends with the thread
-    # Threads that wait: each looks into what is remembered and sends a task.
+    # Threads that wait: each looks into the cache and sends a task.
     with ThreadPoolExecutor(max(1, len(settings))) as threads:
         all_at_once = threads.map if on_ray() else map
         for result in all_at_once(lambda arguments: run(*arguments), settings):
@@ -62,11 +60,11 @@ def run_seeds(run, kinds, seeds):
 
     Args:
         run: function of a kind and a seed, see `run_all`.
-        kinds: iterable of what the runs are of, such as names.
+        kinds: iterable of kinds of run, such as names.
         seeds: list of ints.
 
     Returns:
-        Dict from each kind to the list of what the function returned, one a seed.
+        Dict from each kind to the list of what the function returned, one per seed.
     """
     kinds = list(kinds)
     found = run_all(run, itertools.product(kinds, seeds))
@@ -106,8 +104,8 @@ def connected():
         import ray
     except ImportError as error:
         raise ImportError(
-            "Ray is not installed: pip install -r requirements-sweep.txt. Without "
-            "RAY_ADDRESS in the environment, runs go one after the other"
+            "Ray is not installed: pip install -e .[sweep]. Without RAY_ADDRESS in the "
+            "environment, runs go one after the other"
         ) from error
     with _connecting:
         if not ray.is_initialized():
@@ -117,11 +115,11 @@ def connected():
 
 def _connect(ray, address):
     variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    environment = {"env_vars": {"PYTHONPATH": str(ROOT)} | variables}
+    environment = {"env_vars": {"PYTHONPATH": str(presets.ROOT)} | variables}
     if address != "local":
         environment = {
             "env_vars": variables,
-            "working_dir": str(ROOT),
+            "working_dir": str(presets.ROOT),
             "excludes": [".git", ".venv", "build", "*.ipynb", "*.png"],
         }
     options = {"log_to_driver": False, "logging_level": "ERROR"}

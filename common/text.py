@@ -200,6 +200,10 @@ class EncodedData(NamedTuple):
     def vocab_size(self):
         return self.vectorizer.vocabulary_size()
 
+    @property
+    def cache_key(self):
+        return [self.texts.name, self.bucket_lengths, self.vocab_size]
+
     def batches(self, split, *, batch_size=128, shuffle=False, seed=0):
         """Returns the batches of the split named "train", "tuning" or "validation".
 

@@ -1,7 +1,6 @@
 """The experiments of question 1, as functions that return plain numbers.
 
-Long ones go through `experiment.remember`, so that a run that was interrupted takes
-up where it stopped.
+Long ones are `results.cached`, so that a run that was interrupted resumes.
 """
 
 import time
@@ -12,7 +11,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from common import experiment, sweep, text
+from common import results, sweep, text
 from q1_tbptt.gradients import gradient_magnitudes
 from q1_tbptt.tbptt import TBPTTClassifier, as_cell, train_tbptt
 
@@ -39,6 +38,7 @@ class Recorder(keras.callbacks.Callback):
         self.epoch_seconds.append(self.end - self.start)
 
 
+@results.cached(QUESTION)
 def accuracy_of_training(
     data, *, cell, t, seed, batch_size=128, on=("tuning", "validation"), **options
 ):
@@ -57,43 +57,30 @@ def accuracy_of_training(
         Dict of the accuracy on each split, `history`, `epoch_seconds` (training
         alone) and `seconds` (everything).
     """
-    settings = {
-        "data": [data.texts.name, data.bucket_lengths, data.vocab_size],
-        "cell": cell,
-        "t": t,
-        "seed": seed,
-        "batch_size": batch_size,
-        "on": on,
+    keras.backend.clear_session()
+    recorder = Recorder()
+    model, history = train_tbptt(
+        data.batches("train", batch_size=batch_size, shuffle=True, seed=seed),
+        data.batches("tuning", batch_size=300),
+        cell=cell,
+        t=t,
+        vocab_size=data.vocab_size,
+        seed=seed,
+        callbacks=[recorder],
+        verbose=0,
         **options,
+    )
+    scores = {
+        split: model.evaluate(
+            data.batches(split, batch_size=300), verbose=0, return_dict=True
+        )["accuracy"]
+        for split in on
     }
-
-    def compute():
-        keras.backend.clear_session()
-        recorder = Recorder()
-        model, history = train_tbptt(
-            data.batches("train", batch_size=batch_size, shuffle=True, seed=seed),
-            data.batches("tuning", batch_size=300),
-            cell=cell,
-            t=t,
-            vocab_size=data.vocab_size,
-            seed=seed,
-            callbacks=[recorder],
-            verbose=0,
-            **options,
-        )
-        scores = {
-            split: model.evaluate(
-                data.batches(split, batch_size=300), verbose=0, return_dict=True
-            )["accuracy"]
-            for split in on
-        }
-        return {
-            **scores,
-            "history": history.history,
-            "epoch_seconds": recorder.epoch_seconds,
-        }
-
-    return experiment.remember(QUESTION, settings, compute)
+    return {
+        **scores,
+        "history": history.history,
+        "epoch_seconds": recorder.epoch_seconds,
+    }
 
 
 def bag_of_words_accuracy(texts, on="validation", regularisation=(0.3, 1, 3, 10)):
@@ -146,6 +133,7 @@ def exploding_model(vocab_size, gain, seed=0):
     return untrained_model(cell, vocab_size, seed)
 
 
+@results.cached(QUESTION)
 def gradient_norms_in_training(
     data, *, t, global_clipnorm, seed, steps, gain=2.5, learning_rate=0.1
 ):
@@ -165,23 +153,18 @@ def gradient_norms_in_training(
     Returns:
         Dict: `norms`, list of `steps` floats.
     """
-    settings = {**locals(), "data": [data.texts.name, data.vocab_size]}
-
-    def compute():
-        model = exploding_model(data.vocab_size, gain, seed)
-        model.t = t
-        model.compile(
-            keras.optimizers.SGD(learning_rate, global_clipnorm=global_clipnorm),
-            keras.losses.BinaryCrossentropy(from_logits=True),
-        )
-        recorder = Recorder()
-        batches = data.batches("train", shuffle=True, seed=seed)
-        model.fit(
-            batches.repeat().take(steps), callbacks=[recorder], verbose=0, shuffle=False
-        )
-        return {"norms": recorder.gradient_norms}
-
-    return experiment.remember(QUESTION, settings, compute)
+    model = exploding_model(data.vocab_size, gain, seed)
+    model.t = t
+    model.compile(
+        keras.optimizers.SGD(learning_rate, global_clipnorm=global_clipnorm),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+    )
+    recorder = Recorder()
+    batches = data.batches("train", shuffle=True, seed=seed)
+    model.fit(
+        batches.repeat().take(steps), callbacks=[recorder], verbose=0, shuffle=False
+    )
+    return {"norms": recorder.gradient_norms}
 
 
 def first_of_length(token_ids, length):
@@ -271,16 +254,11 @@ def accuracy_by_t(data, cells, seeds, **options):
         validation[title][t] = [run["validation"] for run in runs]
         tuning[title][t] = float(np.mean([run["tuning"] for run in runs]))
         print(
-            f"{title:11s} t={t!s:4s}  tuning {100 * tuning[title][t]:.1f} %   "
-            f"validation {_percent(validation[title][t])}   "
+            f"{title:11s} t={t!s:4s}  tuning {results.percent(tuning[title][t])}   "
+            f"validation {results.percent(validation[title][t])}   "
             f"{np.mean([run['seconds'] for run in runs]):.0f} s a run"
         )
     return validation, tuning
-
-
-def _percent(values):
-    summary = experiment.summarise(values)
-    return f"{100 * summary['mean']:.1f} ± {100 * summary['std']:.1f} %"
 
 
 def quantiles(runs):

@@ -1,14 +1,14 @@
 """Learning to forget: what networks make of streams, and what a reset leaves.
 
-Long runs go through `experiment.remember`, so that a run that was interrupted takes
-up where it stopped. What is done with sentences is in `language.py`.
+Long runs are `results.cached`, so that a run that was interrupted resumes. The cell on
+sentences is in `language.py`.
 """
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from common import experiment
+from common import results
 from q2_reset_cell.networks import (
     build_network,
     trained_network,
@@ -78,6 +78,7 @@ def gates(network, task):
     return at_reset.numpy(), float(np.mean(cell.reset_gate(ordinary)))
 
 
+@results.cached(QUESTION)
 def forgetting(task, kind, **settings):
     """Trains a network and measures what it has learned and what it forgets.
 
@@ -93,27 +94,22 @@ def forgetting(task, kind, **settings):
         throughout `unplugged_400`, with a gate blind to resets `undone_400`.
     """
 
-    def compute():
-        keras.backend.clear_session()
-        network, losses = trained_network(task, kind, **settings)
-        measured = {
-            "losses": losses,
-            "score_40": score(network, task, 40),
-            "score_400": score(network, task, 400),
-            "swap": prefix_swap(network, task),
-            "weights": [weight.tolist() for weight in network.get_weights()],
-        }
-        if kind == "reset":
-            at_reset, elsewhere = gates(network, task)
-            measured["gate_at_reset"] = at_reset.tolist()
-            measured["gate_elsewhere"] = elsewhere
-            measured["unplugged_400"] = score(unplugged(network), task, 400)
-            measured["undone_400"] = score(undone(network, task), task, 400)
-        return measured
-
-    return experiment.remember(
-        QUESTION, {"task": task.name, "kind": kind, **settings}, compute
-    )
+    keras.backend.clear_session()
+    network, losses = trained_network(task, kind, **settings)
+    measured = {
+        "losses": losses,
+        "score_40": score(network, task, 40),
+        "score_400": score(network, task, 400),
+        "swap": prefix_swap(network, task),
+        "weights": [weight.tolist() for weight in network.get_weights()],
+    }
+    if kind == "reset":
+        at_reset, elsewhere = gates(network, task)
+        measured["gate_at_reset"] = at_reset.tolist()
+        measured["gate_elsewhere"] = elsewhere
+        measured["unplugged_400"] = score(unplugged(network), task, 400)
+        measured["undone_400"] = score(undone(network, task), task, 400)
+    return measured
 
 
 def restored(task, kind, run, *, units, **options):
@@ -239,7 +235,7 @@ def gate_table(runs):
     lines = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
     for (activation, bias), of_seeds in runs.items():
         scores = [
-            experiment.summarise([run[key] for run in of_seeds])
+            results.summarise([run[key] for run in of_seeds])
             for key in ("score_40", "score_400")
         ]
         units = len(of_seeds[0]["gate_at_reset"])

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common import experiment, sweep, text
+from common import results, sweep, text
 from q1_tbptt.experiments import first_of_length
 from q1_tbptt.tbptt import TBPTTClassifier, train_tbptt
 from q2_reset_cell.experiments import QUESTION
@@ -61,6 +61,7 @@ def few_sentences(data, count=32, least=10):
     return rows, text.pad_left([data.train[row] for row in rows]), labels[rows]
 
 
+@results.cached(QUESTION)
 def learn_by_heart(data, *, seed, shuffled=False, units=64, loss=5e-4, epochs=600):
     """Trains on 32 sentences until they are known by heart.
 
@@ -77,38 +78,33 @@ def learn_by_heart(data, *, seed, shuffled=False, units=64, loss=5e-4, epochs=60
         both as `losses` and `accuracies`, and `tuning`, the accuracy on the tuning
         split.
     """
-    settings = {**locals(), "data": [data.texts.name, data.vocab_size]}
-
-    def compute():
-        _, token_ids, labels = few_sentences(data)
-        if shuffled:
-            labels = np.random.default_rng(seed).permutation(labels)
-        experiment.seed_everything(seed)
-        model = TBPTTClassifier(ResetCell(units), data.vocab_size, embedding_dim=units)
-        model.compile(
-            keras.optimizers.Adam(3e-3),
-            keras.losses.BinaryCrossentropy(from_logits=True),
-            metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
-        )
-        batch = tf.data.Dataset.from_tensors((token_ids, labels[:, np.newaxis]))
-        history = model.fit(
-            batch,
-            epochs=epochs,
-            callbacks=[StopWhenLearned(loss)],
-            shuffle=False,
-            verbose=0,
-        ).history
-        reached = model.evaluate(batch, verbose=0, return_dict=True)
-        tuning = data.batches("tuning", batch_size=300)
-        return {
-            "loss": reached["loss"],
-            "accuracy": reached["accuracy"],
-            "losses": history["loss"],
-            "accuracies": history["accuracy"],
-            "tuning": model.evaluate(tuning, verbose=0, return_dict=True)["accuracy"],
-        }
-
-    return experiment.remember(QUESTION, settings, compute)
+    _, token_ids, labels = few_sentences(data)
+    if shuffled:
+        labels = np.random.default_rng(seed).permutation(labels)
+    keras.utils.set_random_seed(seed)
+    model = TBPTTClassifier(ResetCell(units), data.vocab_size, embedding_dim=units)
+    model.compile(
+        keras.optimizers.Adam(3e-3),
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
+    )
+    batch = tf.data.Dataset.from_tensors((token_ids, labels[:, np.newaxis]))
+    history = model.fit(
+        batch,
+        epochs=epochs,
+        callbacks=[StopWhenLearned(loss)],
+        shuffle=False,
+        verbose=0,
+    ).history
+    reached = model.evaluate(batch, verbose=0, return_dict=True)
+    tuning = data.batches("tuning", batch_size=300)
+    return {
+        "loss": reached["loss"],
+        "accuracy": reached["accuracy"],
+        "losses": history["loss"],
+        "accuracies": history["accuracy"],
+        "tuning": model.evaluate(tuning, verbose=0, return_dict=True)["accuracy"],
+    }
 
 
 def sentiment_cell(kind, units=128, **options):
@@ -165,6 +161,7 @@ def train_sentiment(data, kind, *, seed, epochs, **options):
     return model
 
 
+@results.cached(QUESTION, ignore=["trained"])
 def sentiment_accuracy(data, kind, *, trained=None, **settings):
     """Trains as `train_sentiment` and evaluates on the splits not trained on.
 
@@ -179,18 +176,14 @@ def sentiment_accuracy(data, kind, *, trained=None, **settings):
         Dict of accuracies: `tuning`, `validation`; and the cell's `parameters`.
     """
 
-    def compute():
-        model = trained or train_sentiment(data, kind, **settings)
-        scores = {
-            split: model.evaluate(
-                data.batches(split, batch_size=300), verbose=0, return_dict=True
-            )["accuracy"]
-            for split in ("tuning", "validation")
-        }
-        return scores | {"parameters": model.cell.count_params()}
-
-    key = {"kind": kind, "data": [data.texts.name, data.vocab_size], **settings}
-    return experiment.remember(QUESTION, key, compute)
+    model = trained or train_sentiment(data, kind, **settings)
+    scores = {
+        split: model.evaluate(
+            data.batches(split, batch_size=300), verbose=0, return_dict=True
+        )["accuracy"]
+        for split in ("tuning", "validation")
+    }
+    return scores | {"parameters": model.cell.count_params()}
 
 
 def sentiment_by_cell(data, names, *, seeds, epochs):

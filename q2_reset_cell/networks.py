@@ -8,7 +8,7 @@ import itertools
 import keras
 import numpy as np
 
-from common import experiment, resume
+from common import resume
 from q1_tbptt.tbptt import TBPTTClassifier  # for its plot of the gradient
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
 from q2_reset_cell.streams import TIME, stream_batches
@@ -193,7 +193,7 @@ def trained_network(
     Returns:
         `(network, losses)`, see `train`.
     """
-    experiment.seed_everything(seed)
+    keras.utils.set_random_seed(seed)
     if state_penalty:  # Keras divides by the batch alone
         states = units * TIME
         l1 = keras.regularizers.L1(state_penalty / states)

@@ -50,6 +50,10 @@ class Task(NamedTuple):
     loss: keras.losses.Loss
     binary: bool
 
+    @property
+    def cache_key(self):
+        return self.name
+
 
 def parity_task(reset_rate=0.1):
     """Returns the task to tell whether the ones since the last reset are odd.

@@ -1,7 +1,6 @@
 """What is trained and measured for question 3.
 
-Long runs go through `experiment.remember`, so that a run that was interrupted takes
-up where it stopped.
+Long runs are `results.cached`, so that a run that was interrupted resumes.
 """
 
 import base64
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from sklearn.decomposition import PCA
 
-from common import experiment, resume, sweep
+from common import results, resume, sweep
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q3_inverse_ae.report import apply, check_images, inversion_report
 
@@ -67,6 +66,7 @@ def train(
     return history.history
 
 
+@results.cached(QUESTION)
 def measured(kind, variant, data, *, epochs, seed, inverter_epochs=0, **options):
     """Trains a variant of an autoencoder and measures it.
 
@@ -85,34 +85,23 @@ def measured(kind, variant, data, *, epochs, seed, inverter_epochs=0, **options)
     """
     options = VARIANTS[variant] | options
 
-    def compute():
-        keras.backend.clear_session()
-        experiment.seed_everything(seed)
-        model = build_autoencoder(kind, **options)
-        history = train(model, data.train.images, epochs=epochs, seed=seed)
-        reconstructions = apply(model, data.test.images)
-        rows = inversion_report(
-            model,
-            data.test.images,
-            data.train.images,
-            inverter_epochs=inverter_epochs,
-        )
-        return {
-            "history": history,
-            "mse": float(np.mean(np.square(reconstructions - data.test.images))),
-            "rows": rows,
-            "weights": [_as_text(weight) for weight in model.get_weights()],
-        }
-
-    settings = {
-        "kind": kind,
-        "options": options,
-        "data": [data.name, len(data.train.images), len(data.test.images)],
-        "epochs": epochs,
-        "seed": seed,
-        "inverter_epochs": inverter_epochs,
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = build_autoencoder(kind, **options)
+    history = train(model, data.train.images, epochs=epochs, seed=seed)
+    reconstructions = apply(model, data.test.images)
+    rows = inversion_report(
+        model,
+        data.test.images,
+        data.train.images,
+        inverter_epochs=inverter_epochs,
+    )
+    return {
+        "history": history,
+        "mse": float(np.mean(np.square(reconstructions - data.test.images))),
+        "rows": rows,
+        "weights": [_as_text(weight) for weight in model.get_weights()],
     }
-    return experiment.remember(QUESTION, settings, compute)
 
 
 def restored(kind, variant, run, **options):
@@ -214,7 +203,7 @@ def headline_metrics(kind, runs):
             `measured` returns, one a seed.
 
     Returns:
-        Dict from names to what `experiment.summarise` returns.
+        Dict from names to what `results.summarise` returns.
     """
     ours, plain = runs[kind, "ours"], runs[kind, "plain"]
     code = [run["rows"][-1]["participation_ratio"] for run in ours]
@@ -229,4 +218,4 @@ def headline_metrics(kind, runs):
         "code_participation_ratio": code,
         "oracle_ratio_max": [largest(run, "oracle_ratio") for run in ours],
     }
-    return {f"{kind}_{name}": experiment.summarise(v) for name, v in values.items()}
+    return {f"{kind}_{name}": results.summarise(v) for name, v in values.items()}

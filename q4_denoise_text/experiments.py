@@ -1,11 +1,7 @@
 """What is trained and measured for question 4.
 
-Long runs go through `experiment.remember`, so that a run that was interrupted takes
-up where it stopped.
+Long runs are `results.cached`, so that a run that was interrupted resumes.
 """
-
-import tempfile
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 
-from common import experiment
+from common import results
 from q4_denoise_text import pretraining, restoration, transfer
 from q4_denoise_text.corpus import clean, tokenize
 from q4_denoise_text.denoise_text import build_classifier, build_denoiser
@@ -76,6 +72,14 @@ TRAINING = {
 SMALL = {"width": 64, "depth": 2}
 
 
+class Sentences(dict):
+    """Dict from the name of a split to `(rows, labels)`; see `encode_sentences`."""
+
+    @property
+    def cache_key(self):
+        return [len(labels) for _, labels in self.values()]
+
+
 def encode_sentences(texts, tokenizer):
     """Maps the sentences of every split to token ids.
 
@@ -84,13 +88,13 @@ def encode_sentences(texts, tokenizer):
         tokenizer: see `corpus.make_tokenizer`.
 
     Returns:
-        Dict from the name of a split to `(rows, labels)`: a list of int32 arrays
-        `(length,)`, see `tokenize`, and an int32 array `(len(rows),)`, 0 or 1.
+        `Sentences`, from the name of a split to `(rows, labels)`: a list of int32
+        arrays `(length,)`, see `tokenize`, and an int32 array `(len(rows),)`, 0 or 1.
     """
-    return {
-        split: (tokenize(tokenizer, part.texts), part.labels)
+    return Sentences(
+        (split, (tokenize(tokenizer, part.texts), part.labels))
         for split, part in zip(texts._fields[1:], texts[1:], strict=True)
-    }
+    )
 
 
 def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
@@ -128,6 +132,7 @@ def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
     return denoiser, history.history["loss"], scores
 
 
+@results.cached(QUESTION, ignore=["denoiser"])
 def transferred(
     use, head, sentences, denoiser, weights, *, epochs, seed, share=1.0, layer=None
 ):
@@ -138,7 +143,8 @@ def transferred(
         head: "linear" or "attention".
         sentences: from `encode_sentences`; "tuning" chooses the epoch.
         denoiser: the pre-trained one; where `use` says so a fresh one of its size.
-        weights: str, what stands for the denoiser's weights, such as their digest.
+        weights: str, what stands for the denoiser in the cache, such as the digest of
+            its weights.
         epochs: int, at `share` 1; a tenth of the labels is gone through three times
             as often. A linear head on a frozen encoder needs none: it has one optimum
             (`transfer.fit_linear_head`).
@@ -151,40 +157,26 @@ def transferred(
         latter.
     """
     pretrained, frozen = ENCODERS[use]
-    settings = {
-        "use": use,
-        "head": head,
-        "weights": weights if pretrained else denoiser.count_params(),
-        "sentences": [len(labels) for _, labels in sentences.values()],
-        "epochs": epochs,
-        "seed": seed,
-        "share": share,
-        "layer": layer,
-    }
-
-    def compute():
-        experiment.seed_everything(seed)
-        fresh = build_denoiser(**denoiser.get_config())
-        encoder = (denoiser if pretrained else fresh).get_layer("encoder")
-        classifier = build_classifier(encoder, frozen=frozen, head=head, layer=layer)
-        rows, labels = sentences["train"]
-        chosen = np.random.default_rng(seed).permutation(len(rows))
-        chosen = chosen[: round(share * len(rows))]
-        train = [rows[i] for i in chosen], labels[chosen]
-        if frozen and head == "linear":
-            transfer.fit_linear_head(classifier, train, sentences["tuning"])
-        else:
-            transfer.train_classifier(
-                classifier,
-                train,
-                sentences["tuning"],
-                epochs=round(epochs / share**0.5),
-                seed=seed,
-                **TRAINING[use],
-            )
-        return _measured(classifier, sentences)
-
-    return experiment.remember(QUESTION, settings, compute)
+    keras.utils.set_random_seed(seed)
+    fresh = build_denoiser(**denoiser.get_config())
+    encoder = (denoiser if pretrained else fresh).get_layer("encoder")
+    classifier = build_classifier(encoder, frozen=frozen, head=head, layer=layer)
+    rows, labels = sentences["train"]
+    chosen = np.random.default_rng(seed).permutation(len(rows))
+    chosen = chosen[: round(share * len(rows))]
+    train = [rows[i] for i in chosen], labels[chosen]
+    if frozen and head == "linear":
+        transfer.fit_linear_head(classifier, train, sentences["tuning"])
+    else:
+        transfer.train_classifier(
+            classifier,
+            train,
+            sentences["tuning"],
+            epochs=round(epochs / share**0.5),
+            seed=seed,
+            **TRAINING[use],
+        )
+    return _measured(classifier, sentences)
 
 
 def _measured(classifier, sentences):
@@ -198,6 +190,7 @@ def _measured(classifier, sentences):
     } | {"logits": logits["validation"].tolist()}
 
 
+@results.cached(QUESTION, ignore=["rows"])
 def objective_matters(
     objective,
     sentences,
@@ -226,42 +219,28 @@ def objective_matters(
         that were read and the `loss` at the end of pre-training.
     """
     noise, decoder = OBJECTIVES[objective]
-    settings = {
-        "objective": OBJECTIVES[objective],
-        "sentences": [len(labels) for _, labels in sentences.values()],
-        "rows": [len(rows), longest],
-        "vocab_size": vocab_size,
-        "steps": steps,
-        "seed": seed,
-        "learning_rate": learning_rate,
-    }
     tokens = pretraining.TOKENS // 2
     short = [row for row in rows if len(row) <= longest]
-
-    def compute():
-        with tempfile.TemporaryDirectory() as folder:
-            denoiser, history = pretraining.pretrain(
-                lambda: build_denoiser(vocab_size, decoder=decoder, **SMALL),
-                short,
-                folder=Path(folder),
-                epochs=5,
-                steps=steps // 5,
-                seed=seed,
-                noise=noise,
-                decoder=decoder,
-                tokens=tokens,
-                learning_rate=learning_rate,
-            )
-        encoder = denoiser.get_layer("encoder")
-        classifier = build_classifier(encoder, head="linear")
-        transfer.fit_linear_head(classifier, sentences["train"], sentences["tuning"])
-        batches = len(pretraining.Buckets(short, tokens=tokens))
-        return _measured(classifier, sentences) | {
-            "tokens": steps * sum(map(len, short)) / batches,
-            "loss": history["loss"][-1],
-        }
-
-    return experiment.remember(QUESTION, settings, compute)
+    denoiser, history = pretraining.pretrain(
+        lambda: build_denoiser(vocab_size, decoder=decoder, **SMALL),
+        short,
+        folder=None,
+        epochs=5,
+        steps=steps // 5,
+        seed=seed,
+        noise=noise,
+        decoder=decoder,
+        tokens=tokens,
+        learning_rate=learning_rate,
+    )
+    encoder = denoiser.get_layer("encoder")
+    classifier = build_classifier(encoder, head="linear")
+    transfer.fit_linear_head(classifier, sentences["train"], sentences["tuning"])
+    batches = len(pretraining.Buckets(short, tokens=tokens))
+    return _measured(classifier, sentences) | {
+        "tokens": steps * sum(map(len, short)) / batches,
+        "loss": history["loss"][-1],
+    }
 
 
 def bag_of_words(texts, share=1.0, seed=0):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common import experiment
+from common import presets, results
 from q4_denoise_text.corpus import (
     learn_vocabulary,
     load_corpus,
@@ -25,7 +25,7 @@ FOLDER = Path(__file__).parent / "results"
 WEIGHTS = FOLDER / "denoiser.weights.h5"
 VOCABULARY = FOLDER / "vocabulary.txt"
 RECORD = FOLDER / "pretraining.json"
-BUILD = experiment.ROOT / "build" / QUESTION
+BUILD = presets.ROOT / "build" / QUESTION
 EPOCHS, STEPS = 34, 500
 SAMPLE = 60_000  # sentences that the vocabulary is learned from
 
@@ -71,7 +71,7 @@ def encode_corpus(corpus, tokenizer):
             rows = tokenize(tokenizer, getattr(corpus, name))
             arrays[name] = np.concatenate(rows)
             arrays[f"{name}_ends"] = np.cumsum([len(row) for row in rows])
-        experiment.write_whole(path, lambda partial: np.savez(partial, **arrays))
+        results.write_atomic(path, lambda partial: np.savez(partial, **arrays))
     with np.load(path) as stored:
         return tuple(
             np.split(stored[name], stored[f"{name}_ends"][:-1])
@@ -105,7 +105,7 @@ def main():
         "command": "python -m q4_denoise_text.published",
         "sha256": hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(),
         "data": corpus.name,
-        "versions": experiment.versions(),
+        "versions": presets.versions(),
         "sentences": len(train),
         "tokens": sum(map(len, train)),
         "lengths": np.bincount([len(row) for row in train]).tolist(),

@@ -11,6 +11,6 @@ os.environ.pop("RESULTS_ROOT", None)
 
 @pytest.fixture(autouse=True)
 def seed():
-    from common import experiment
+    import keras
 
-    experiment.seed_everything(0)
+    keras.utils.set_random_seed(0)

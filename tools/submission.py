@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 
-from common import experiment
+from common import digest
 from tools import pages
 from tools.run_notebooks import cells_sha256, find_notebooks, is_executable
 
@@ -56,9 +56,9 @@ if "google.colab" in sys.modules:
 sys.path.insert(0, os.getcwd())"""
 RESET = """\
 %reset -f
-from common import experiment
+from common import results
 
-experiment.restart()"""
+results.restart()"""
 INTRODUCTION = """\
 # Deep learning, assignment 14
 
@@ -95,7 +95,7 @@ def find_problems(root=ROOT):
         if results.get("preset") != "full":
             preset = results.get("preset")
             problems.append(f"{question} has results of the {preset} preset")
-        elif results.get("module_sha256") != experiment.code_sha256(question):
+        elif results.get("module_sha256") != digest.code_sha256(question):
             problems.append(
                 f"{question} has changed since its notebook was run in full"
             )

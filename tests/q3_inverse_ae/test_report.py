@@ -11,16 +11,6 @@ import keras
 import numpy as np
 import pytest
 import threadpoolctl
-from test_inverse_ae import (
-    SAVES,
-    STATES,
-    noise,
-    numpy_fvu,
-    plain_pairs,
-    plain_states,
-    small,
-    untouched,
-)
 
 from common.data import DigitData, Digits
 from q3_inverse_ae import experiments, probes
@@ -36,6 +26,16 @@ from q3_inverse_ae.report import (
     ranks,
     round_trip_jacobian,
     spectrum,
+)
+from tests.q3_inverse_ae.test_inverse_ae import (
+    SAVES,
+    STATES,
+    noise,
+    numpy_fvu,
+    plain_pairs,
+    plain_states,
+    small,
+    untouched,
 )
 
 CASES = pytest.mark.parametrize(

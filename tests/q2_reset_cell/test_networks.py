@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from interruption import KillAt, Killed
 
 from common import resume
 from q2_reset_cell import experiments, networks
 from q2_reset_cell.reset_cell import ResetRNN
 from q2_reset_cell.streams import flip_flop_task, parity_task, sum_task
+from tests.interruption import KillAt, Killed
 
 PARITY, SUMS = parity_task(), sum_task(dims=2, loudness=1.0)
 

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from two_devices import mirrored
 
 from q3_inverse_ae.inverse_ae import Transposed, build_autoencoder
 from q3_inverse_ae.losses import (
@@ -22,6 +21,7 @@ from q3_inverse_ae.losses import (
     participation_ratio,
     unexplained_variance,
 )
+from tests.two_devices import mirrored
 
 CODE = 8
 WIDTHS = {"dense": (24, 16, 12), "conv": (4, 6, 8)}

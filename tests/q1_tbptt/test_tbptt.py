@@ -12,11 +12,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from interruption import KillAt, Killed
-from two_devices import mirrored
 
 from common.text import bucketed_batches
 from q1_tbptt.tbptt import TBPTTClassifier, train_tbptt
+from tests.interruption import KillAt, Killed
+from tests.two_devices import mirrored
 
 VOCAB, WIDTH, UNITS = 11, 3, 4
 

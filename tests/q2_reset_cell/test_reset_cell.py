@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from two_devices import mirrored
 
 from q1_tbptt.tbptt import TBPTTClassifier, gradient_magnitudes
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
+from tests.two_devices import mirrored
 
 BATCH, TIME, FEATURES, UNITS = 3, 5, 3, 4
 

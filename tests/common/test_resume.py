@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from interruption import KillAt, Killed
 
 from common import resume
+from tests.interruption import KillAt, Killed
 
 EPOCHS, BATCHES = 4, 6
 

@@ -223,7 +223,7 @@ def write_slowly(path, letter):
                 file.flush()
 
     for _ in range(20):
-        experiment.write_whole(path, write)
+        results.write_atomic(path, write)
 
 
 def test_a_file_that_two_processes_write_is_that_of_one(tmp_path):
@@ -254,7 +254,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(
         OSError, match=r"file cannot be written \(No space left"
     ) as info:
-        experiment.write_whole(path, write)
+        results.write_atomic(path, write)
     assert info.value.errno == errno.ENOSPC
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
@@ -263,4 +263,4 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file/below cannot be written .*writable"):
-        experiment.write_whole(tmp_path / "file" / "below", lambda path: None)
+        results.write_atomic(tmp_path / "file" / "below", lambda path: None)
