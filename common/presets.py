@@ -16,8 +16,6 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow as tf
-
 # Importing keras_nlp asks for widgets, which a notebook may do without.
 warnings.filterwarnings("ignore", message="IProgress not found")
 
@@ -61,6 +59,8 @@ def preset():
 
 def versions():
     """Returns the versions and the device that a result depends on, as strings."""
+    import tensorflow as tf
+
     found = {name: importlib.metadata.version(name) for name in _PACKAGES}
     gpus = [
         tf.config.experimental.get_device_details(gpu).get("device_name", gpu.name)

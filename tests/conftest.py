@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+import common  # noqa: F401, before Keras
+
 # Whatever the caller's environment says.
 os.environ["PRESET"] = "quick"
 os.environ.pop("RESULTS_ROOT", None)

@@ -1,20 +1,21 @@
-"""common/experiment.py: presets, summaries, results files, remembered runs."""
+"""common/results.py: summaries, tables, results files, cached runs."""
 
 import errno
 import json
 import math
 import multiprocessing
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from common import experiment
+from common import presets, results
 
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """An empty repository with one question, in place of this one."""
-    monkeypatch.setattr(experiment, "ROOT", tmp_path)
+    monkeypatch.setattr(presets, "ROOT", tmp_path)
     for module in ("common/data.py", "q1_tbptt/code.py"):
         path = tmp_path / module
         path.parent.mkdir()
@@ -23,91 +24,62 @@ def repository(tmp_path, monkeypatch):
 
 
 def write(**changes):
-    arguments = {
-        "preset": experiment.preset(),
-        "data": "toy",
-        "seeds": [0, 1],
-        "wall_seconds": 1.25,
-        "metrics": {"accuracy": 0.5},
-    }
-    return experiment.write_results("q1_tbptt", **(arguments | changes))
-
-
-@pytest.mark.parametrize("name, chosen", [("quick", 1), ("full", 4), ("", 1)])
-def test_preset_chooses(monkeypatch, name, chosen):
-    monkeypatch.setenv("PRESET", name)
-    assert experiment.preset().choose(quick=1, full=4) == chosen
-
-
-def test_preset_is_quick_without_the_variable(monkeypatch):
-    monkeypatch.delenv("PRESET")
-    assert str(experiment.preset()) == "quick"
-
-
-def test_unknown_preset(monkeypatch):
-    monkeypatch.setenv("PRESET", "fast")
-    with pytest.raises(ValueError, match="quick or full, got 'fast'"):
-        experiment.preset()
-
-
-def test_same_seed_same_weights():
-    import keras
-
-    def weights(seed):
-        experiment.seed_everything(seed)
-        layer = keras.layers.Dense(3)
-        layer.build((None, 2))
-        return layer.get_weights()[0]
-
-    np.testing.assert_array_equal(weights(1), weights(1))
-    assert not np.array_equal(weights(1), weights(2))
-
-
-def test_environment_is_printed(capsys):
-    experiment.print_environment()
-    printed = capsys.readouterr().out
-    assert printed.startswith("preset: quick\npython 3.")
-    assert "keras 3." in printed
+    arguments = {"data": "toy", "seeds": [0, 1], "metrics": {"accuracy": 0.5}}
+    return results.write_results("q1_tbptt", **(arguments | changes))
 
 
 def test_summarise():
-    summary = experiment.summarise(np.array([1.0, 2.0, 4.0]))
+    summary = results.summarise(np.array([1.0, 2.0, 4.0]))
     assert summary == {
         "mean": pytest.approx(7 / 3),
         "std": pytest.approx(math.sqrt(7 / 3)),
         "n": 3,
     }
-    assert experiment.summarise([5]) == {"mean": 5.0, "std": 0.0, "n": 1}
+    assert results.summarise([5]) == {"mean": 5.0, "std": 0.0, "n": 1}
     with pytest.raises(ValueError, match="at least one"):
-        experiment.summarise([])
+        results.summarise([])
+
+
+@pytest.mark.parametrize(
+    "value, options, text",
+    [
+        (0.8316, {}, "83.2%"),
+        ([0.83, 0.84, 0.832], {}, "83.4 ± 0.5%"),
+        ([0.83, 0.84, 0.832], {"seeds": True}, "83.4 ± 0.5% (3 seeds)"),
+        ({"mean": 0.5, "std": 0.0, "n": 1}, {"seeds": True}, "50.0%"),
+    ],
+)
+def test_a_percentage_has_its_spread(value, options, text):
+    assert results.percent(value, **options) == text
+
+
+def test_a_table_sets_numbers_to_the_right():
+    rows = [["LSTM", 3, "", "83.2 ± 0.4%"], ["", 12, "", "-0.5"]]
+    table = results.markdown_table(["cell", "t", "none", "accuracy"], rows)
+    assert table.splitlines() == [
+        "| cell | t | none | accuracy |",
+        "| --- | ---: | ---: | ---: |",
+        "| LSTM | 3 |  | 83.2 ± 0.4% |",
+        "|  | 12 |  | -0.5 |",
+    ]
 
 
 def test_results_round_trip(repository):
     metrics = {
         "whole": np.int64(3),
         "exact": np.float32(0.0),
-        "accuracy": experiment.summarise([0.5, 0.75]),
+        "accuracy": results.summarise([0.5, 0.75]),
     }
     path = write(metrics=metrics)
     assert path == repository / "build" / "q1_tbptt" / "results" / "results.json"
-    results = experiment.read_results("q1_tbptt")
-    assert results["metrics"]["whole"] == 3
-    assert results["metrics"]["exact"] == 0.0
-    assert results["metrics"]["accuracy"]["mean"] == 0.625
-    assert results["preset"] == "quick"
-    assert results["seeds"] == [0, 1]
-    assert "tensorflow" in results["versions"]
+    found = json.loads(path.read_text())
+    assert found["metrics"]["whole"] == 3
+    assert found["metrics"]["exact"] == 0.0
+    assert found["metrics"]["accuracy"]["mean"] == 0.625
+    assert found["preset"] == "quick"
+    assert found["seeds"] == [0, 1]
+    assert "tensorflow" in found["versions"]
     assert [p.name for p in path.parent.iterdir()] == ["results.json"]
-
-
-def test_full_results_lie_beside_the_notebook(repository, monkeypatch):
-    monkeypatch.setenv("PRESET", "full")
-    assert write() == repository / "q1_tbptt" / "results" / "results.json"
-
-
-def test_results_root_moves_the_results(repository, monkeypatch):
-    monkeypatch.setenv("RESULTS_ROOT", str(repository / "elsewhere"))
-    assert write().parent == repository / "elsewhere" / "q1_tbptt" / "results"
 
 
 @pytest.mark.parametrize(
@@ -136,93 +108,88 @@ def test_results_name_the_code(repository):
     assert json.loads(write().read_text())["module_sha256"] != first
 
 
-def test_only_code_that_decides_results_counts(repository):
-    code = repository / "common" / "data.py"
-    code.write_text('"""One."""\n\n\ndef f():\n    """Two."""\n    return 1\n')
-    first = experiment.code_sha256("q1_tbptt")
-    code.write_text('"""Three."""\ndef f():\n    """Four."""\n    return 1  # five\n')
-    (repository / "common" / "plots.py").write_text("colour = 'blue'\n")
-    (repository / "common" / "another.py").write_text("nobody = 'imports it'\n")
-    assert experiment.code_sha256("q1_tbptt") == first
-    code.write_text("def f():\n    return 2\n")
-    assert experiment.code_sha256("q1_tbptt") != first
+class Data(NamedTuple):
+    texts: list
+
+    @property
+    def cache_key(self):
+        return ["toy", len(self.texts)]
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["from common import text", "from common.text import pad", "import common.text"],
-)
-def test_code_that_is_imported_counts_however_far_away(repository, line):
-    (repository / "q1_tbptt" / "model.py").write_text("import q2_reset_cell.cell\n")
-    (repository / "q2_reset_cell").mkdir()
-    (repository / "q2_reset_cell" / "cell.py").write_text(f"{line}\n")
-    text = repository / "common" / "text.py"
-    text.write_text("import q1_tbptt.model\n\npad = 0\n")
-    first = experiment.code_sha256("q1_tbptt")
-    text.write_text("import q1_tbptt.model\n\npad = 1\n")
-    assert experiment.code_sha256("q1_tbptt") != first
+COUNTER = []
 
 
-def remember(counter, settings):
-    def compute():
-        counter.append(1)
-        return {"runs": len(counter), "pair": (1, 2)}
-
-    return experiment.remember("q1_tbptt", settings, compute)
+@results.cached("q1_tbptt", ignore=["model"])
+def run(data, *, seed=0, model=None, **options):
+    COUNTER.append(1)
+    return {"runs": len(COUNTER), "pair": (1, 2)}
 
 
-def test_full_preset_remembers(repository, monkeypatch):
+@pytest.fixture
+def full(repository, monkeypatch):
     monkeypatch.setenv("PRESET", "full")
-    counter = []
-    first = remember(counter, {"seed": 0})
+    COUNTER.clear()
+    return repository
+
+
+def test_full_preset_caches_by_arguments_versions_and_code(full, monkeypatch):
+    data = Data(["a", "b"])
+    first = run(data)
     assert first["runs"] == 1 and first["pair"] == [1, 2] and first["seconds"] >= 0
-    assert remember(counter, {"seed": 0}) == first
-    assert remember(counter, {"seed": 1})["runs"] == 2
-    (repository / "q1_tbptt" / "code.py").write_text("a = 2\n")
-    assert remember(counter, {"seed": 0})["runs"] == 3
+    assert run(data) == run(data=data, seed=0, model=object()) == first
+    assert run(data, seed=1)["runs"] == 2
+    assert run(data, rate=0.1)["runs"] == 3
+    assert run(Data(["a"]))["runs"] == 4
+    (full / "q1_tbptt" / "code.py").write_text("a = 2\n")
+    assert run(data)["runs"] == 5
+    monkeypatch.setattr(presets, "versions", lambda: {"python": "4"})
+    assert run(data)["runs"] == 6
 
 
-def test_runs_are_counted_until_another_question_begins(repository, monkeypatch):
-    monkeypatch.setenv("PRESET", "full")
-    monkeypatch.setenv("RESULTS_ROOT", str(repository))
-    experiment.restart()
-    for seed in (0, 0, 1):
-        found = remember([], {"seed": seed})
-    monkeypatch.setattr(experiment, "_run_seconds", [2.0, 2.0, found["seconds"]])
-    written = json.loads(write().read_text())
-    assert (written["runs"], written["longest_run_seconds"]) == (3, 2.0)
-    experiment.restart()
-    written = json.loads(write().read_text())
-    assert (written["runs"], written["longest_run_seconds"]) == (0, 0.0)
-    assert experiment.wall_seconds() < 60
+def test_an_argument_that_no_key_can_hold_is_named(repository):
+    for value in (math.nan, np.zeros(2), object()):
+        with pytest.raises(TypeError, match="`seed` of run must be a JSON value"):
+            run(Data([]), seed=value)
 
 
-def test_quick_preset_does_not_remember(repository):
-    counter = []
-    assert remember(counter, {"seed": 0})["runs"] == 1
-    assert remember(counter, {"seed": 0})["runs"] == 2
+def test_quick_preset_does_not_cache(repository):
+    COUNTER.clear()
+    assert [run(Data([]))["runs"] for _ in range(2)] == [1, 2]
     assert not (repository / "build").exists()
 
 
-def test_interrupted_run_is_computed_again(repository, monkeypatch):
-    monkeypatch.setenv("PRESET", "full")
-
-    def interrupted():
+def test_what_was_interrupted_is_computed_again(full, monkeypatch):
+    def interrupt(function):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        experiment.remember("q1_tbptt", {"seed": 0}, interrupted)
-    assert remember([], {"seed": 0})["runs"] == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(results.sweep, "compute", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(Data([]))
+    assert run(Data([]))["runs"] == 1
+
+
+def test_the_time_of_a_replayed_run_counts_until_another_question_begins(full):
+    run(Data([]))
+    (path,) = (full / "build" / "runs" / "q1_tbptt").iterdir()
+    content = json.loads(path.read_text())
+    content["result"]["seconds"] = 1000.0
+    path.write_text(json.dumps(content))
+    results.restart()
+    run(Data([]))
+    assert 1000 <= json.loads(write().read_text())["wall_seconds"] < 1060
+    results.restart()
+    assert json.loads(write().read_text())["wall_seconds"] < 60
 
 
 def write_slowly(path, letter):
     def write(partial):
         with partial.open("w") as file:
-            for _ in range(200):
+            for _ in range(50):
                 file.write(letter * 1_000)
                 file.flush()
 
-    for _ in range(20):
+    for _ in range(10):
         results.write_atomic(path, write)
 
 
@@ -239,7 +206,7 @@ def test_a_file_that_two_processes_write_is_that_of_one(tmp_path):
         if path.exists():
             seen.add(path.read_text())
     assert [writer.exitcode for writer in writers] == [0, 0]
-    assert seen <= {"a" * 200_000, "b" * 200_000}
+    assert seen <= {"a" * 50_000, "b" * 50_000}
     assert [file.name for file in path.parent.iterdir()] == ["file"]
 
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from common import sweep
+from common import presets, sweep
 
 # Run in a process of its own, where what Ray leaves open is no error.
 KILLED_ONCE = """
@@ -67,7 +67,7 @@ def test_a_reader_sees_how_far_the_runs_are_and_nobody_else(monkeypatch, capsys)
 def test_a_missing_ray_is_named(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "local")
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ImportError, match="pip install -r requirements-sweep.txt"):
+    with pytest.raises(ImportError, match=r"pip install -e \.\[sweep\]"):
         sweep.compute(dict)
 
 
@@ -78,7 +78,7 @@ def test_a_killed_worker_is_replaced_and_every_run_counts_once(tmp_path):
         environment = {**os.environ, "PRESET": "full", **environment}
         done = subprocess.run(
             command,
-            cwd=sweep.ROOT,
+            cwd=presets.ROOT,
             env=environment,
             check=True,
             capture_output=True,
@@ -92,7 +92,7 @@ def test_a_killed_worker_is_replaced_and_every_run_counts_once(tmp_path):
     logs = [(tmp_path / f"computed-{seed}").read_text().split() for seed in range(4)]
     assert [len(log) for log in logs] == [1, 1, 2, 1]
     assert str(driver) not in sum(logs, [])
-    # What was computed there is remembered here: nothing is computed again.
+    # What was computed there is cached here: nothing is computed again.
     assert len(list((tmp_path / "build" / "runs" / "q0_toy").glob("*.json"))) == 4
     assert run(RAY_ADDRESS="")[1] == squares
     again = [(tmp_path / f"computed-{seed}").read_text().split() for seed in range(4)]
