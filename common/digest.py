@@ -34,8 +34,8 @@ def code_sha256(question):
     Returns:
         A sha256 in hexadecimal.
     """
-    paths = sorted((presets.ROOT / question).glob("*.py"))
-    paths.append(presets.ROOT / "common" / "data.py")
+    paths = sorted((presets.CODE / question).glob("*.py"))
+    paths.append(presets.CODE / "common" / "data.py")
     parts = {}
     for path in paths:  # which grows
         if path.name in NOT_DECISIVE:
@@ -43,7 +43,7 @@ def code_sha256(question):
         text = path.read_text("utf-8")
         lines = code_lines(text)
         if lines:
-            parts[path.relative_to(presets.ROOT).as_posix()] = lines
+            parts[path.relative_to(presets.CODE).as_posix()] = lines
         paths += [found for found in _imports(ast.parse(text)) if found not in paths]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -97,6 +97,6 @@ def _imports(tree):
         elif isinstance(node, ast.ImportFrom) and node.module:
             names += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
     paths = {
-        presets.ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names
+        presets.CODE.joinpath(*name.split(".")).with_suffix(".py") for name in names
     }
     return sorted(path for path in paths if path.exists())

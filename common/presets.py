@@ -21,10 +21,10 @@ warnings.filterwarnings("ignore", message="IProgress not found")
 
 PRESETS = ("quick", "full")
 _PACKAGES = ("tensorflow", "keras", "keras-nlp", "tensorflow-datasets", "numpy")
-# The repository; where the modules were installed without it, the current folder.
-ROOT = Path(__file__).resolve().parents[1]
-if not (ROOT / "requirements.txt").exists():
-    ROOT = Path.cwd()
+# Where the modules are, and the repository: the current folder if they were installed
+# without it.
+CODE = Path(__file__).resolve().parents[1]
+ROOT = CODE if (CODE / "requirements.txt").exists() else Path.cwd()
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ def versions():
 
 def print_environment():
     """Prints the preset and the versions, as every notebook does at its beginning."""
-    print(f"preset: {preset()}")
+    note = " (smaller data and runs: the text of a notebook describes the full preset)"
+    print(f"preset: {preset()}{preset().choose(quick=note, full='')}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
 
 

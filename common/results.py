@@ -112,6 +112,19 @@ def write_results(question, *, data, seeds, metrics):
     return path
 
 
+def benchmark(question):
+    """Reads the published record of a question's benchmark.
+
+    Args:
+        question: Name of the question's folder.
+
+    Returns:
+        Dict; `headline` has the main figures, `table` all of them as Markdown.
+    """
+    path = presets.CODE / question / "results" / "bench.json"
+    return json.loads(path.read_text("utf-8"))
+
+
 def restart():
     """Restarts the clock of `write_results`, where another question begins."""
     global _START

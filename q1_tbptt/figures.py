@@ -237,39 +237,3 @@ def plot_reviews(runs, clipped, floor):
     left.set(ylabel="training time (s per epoch)", ylim=(0, None))
     right.set(ylabel="validation accuracy (%)")
     return figure
-
-
-def plot_benchmark(bench):
-    """Draws speed-up and memory of truncation against the length of the text.
-
-    Args:
-        bench: dict, what `benchmarks.bench_q1` has written.
-
-    Returns:
-        The figure.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-    rows = [row for row in bench["rows"] if row["t"] is not None]
-    for index, t in enumerate(sorted({row["t"] for row in rows})):
-        of_t = [row for row in rows if row["t"] == t]
-        lengths = [row["T"] for row in of_t]
-        look = {"color": COLORS[index], "marker": "os^"[index]}
-        left.plot(lengths, [row["speedup"]["median"] for row in of_t], linestyle="-",
-                  label=f"t = {t}", **look)  # fmt: skip
-        left.plot(lengths, [row["ideal_speedup"] for row in of_t], linestyle=":",
-                  linewidth=1.2, color=COLORS[index])  # fmt: skip
-    left.plot([], [], color="0.4", linestyle=":", label="ideal")
-    left.set(ylabel="full / truncated step time (XLA)", ylim=(0, None))
-    for index, t in enumerate(dict.fromkeys(row["t"] for row in bench["memory"])):
-        of_t = [row for row in bench["memory"] if row["t"] == t]
-        memory = [row["mebibytes"]["ours"] for row in of_t]  # XLA compiles in it
-        right.plot([row["T"] for row in of_t], memory, label=truncation_label(t),
-                   color=COLORS[index], linestyle=LINES[index], marker="o")  # fmt: skip
-    right.set(ylabel="memory of a step (MiB, no XLA)", ylim=(0, None))
-    for axes, drawn in ((left, rows), (right, bench["memory"])):
-        axes.set_xscale("log", base=2)
-        lengths = sorted({row["T"] for row in drawn})
-        axes.set_xticks(lengths, [str(length) for length in lengths])
-        axes.set_xlabel("length of the text T (tokens)")
-        axes.legend()
-    return figure

@@ -246,30 +246,3 @@ def plot_cliff(tokens, resets, magnitudes):
     )
     axes.legend(loc="upper left", ncols=len(magnitudes), bbox_to_anchor=(0, 1.15))
     return figure
-
-
-def plot_benchmark(bench):
-    """Draws the time of a training step beside that of other layers.
-
-    Args:
-        bench: dict, what `benchmarks.bench_q2` has written.
-
-    Returns:
-        The figure.
-    """
-    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    titles = {False: "without XLA", True: "with XLA (PyTorch: without)"}
-    for axes, (xla, title) in zip(panels, titles.items(), strict=True):
-        rows = [row for row in bench["rows"] if row["xla"] == xla]
-        lengths = [row["T"] for row in rows]
-        for index, name in enumerate(rows[0]["milliseconds"]):
-            times = [row["milliseconds"][name] for row in rows]
-            look = {"color": (*COLORS, "black")[index], "marker": "os^Dvx*"[index]}
-            look["linestyle"] = (*LINES, ":")[index]
-            axes.plot(lengths, times, label=name, **look)
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(lengths, [str(length) for length in lengths])
-        axes.set(title=title, xlabel="steps T", yscale="log")
-    panels[0].set_ylabel("training step (ms)")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    return figure

@@ -48,12 +48,12 @@ ENCODERS = {
 }
 # The published results of transfer: how the encoder is used, and the head.
 METRICS = {
-    "sst2_random_frozen_linear": ("random, frozen", "linear"),
-    "sst2_random_frozen_attention": ("random, frozen", "attention"),
-    "sst2_frozen_linear": ("denoiser, frozen", "linear"),
-    "sst2_frozen_attention": ("denoiser, frozen", "attention"),
-    "sst2_finetuned": ("denoiser, fine-tuned", "attention"),
-    "sst2_scratch": ("from scratch", "attention"),
+    "sentiment_random_frozen_linear": ("random, frozen", "linear"),
+    "sentiment_random_frozen_attention": ("random, frozen", "attention"),
+    "sentiment_frozen_linear": ("denoiser, frozen", "linear"),
+    "sentiment_frozen_attention": ("denoiser, frozen", "attention"),
+    "sentiment_finetuned": ("denoiser, fine-tuned", "attention"),
+    "sentiment_scratch": ("from scratch", "attention"),
 }
 # How an encoder and the head on it are trained. A fresh head takes larger steps than
 # what is pre-trained, and a whole network is regularised: words go missing.

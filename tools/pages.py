@@ -1,32 +1,29 @@
 """Fills texts from the results, so that no figure in them is typed.
 
 A text is a Jinja template. Every question is a name with its metrics, and a filter
-says how one is shown: `{{ q1_tbptt.dev_accuracy_lstm | percent }}`.
+says how one is shown: `{{ q1_tbptt.validation_accuracy_lstm | percent }}`.
 """
 
-import functools
 import json
 import re
-from pathlib import Path
 
 import jinja2
 
-ROOT = Path(__file__).resolve().parents[1]
+from common.presets import ROOT
+from common.results import show
+
 ISOLATE, POP = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 HEBREW = re.compile("[\N{HEBREW LETTER ALEF}-\N{HEBREW LETTER TAV}]")
-# How a metric is shown: the factor it is multiplied with, the format, the unit.
-PERCENT = (100, ".1f", " %")
-TIMES = (1, ".2f", "×")
-NUMBER = (1, "g", "")
-SHORT = (1, ".2g", "")
-ERROR = (1, ".4f", "")
-# As in the result table, but the mean alone; what names a spread shows that as well.
-FILTERS = {
+# How a metric is shown: options of `common.results.show`.
+PERCENT = {"spec": ".1f", "scale": 100, "unit": "%"}
+ERROR = {"spec": ".4f"}
+STYLES = {
     "percent": PERCENT,
-    "number": NUMBER,
+    "number": {"spec": "g"},
+    "short": {"spec": ".2g"},
     "error": ERROR,
-    "fold": (1, ".2f", ""),
-    "whole": (1, ",.0f", ""),
+    "fold": {"spec": ".2f"},
+    "whole": {"spec": ",.0f"},
 }
 SPREADS = {"spread_percent": PERCENT, "spread_error": ERROR}
 
@@ -45,50 +42,48 @@ def render(text, root=ROOT, *, isolate=False, **more):
         The filled text.
 
     Raises:
-        ValueError: If it names a metric, or a filter, that there is not.
+        ValueError: If it names a metric or a filter that does not exist.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
-    for name, style in FILTERS.items():
-        environment.filters[name] = functools.partial(show_mean, style=style)
+    for name, style in STYLES.items():
+        environment.filters[name] = lambda value, style=style: show(
+            value["mean"] if isinstance(value, dict) else value, **style
+        )
     for name, style in SPREADS.items():
-        environment.filters[name] = functools.partial(show, style=style)
+        environment.filters[name] = lambda value, style=style: show(
+            value, **style, seeds=True
+        )
     if isolate:
         environment.finalize = isolated
-    results = {
-        path.parents[1].name: json.loads(path.read_text("utf-8"))["metrics"]
-        for path in root.glob("q*_*/results/results.json")
-    }
     try:
-        return environment.from_string(text).render(results | more)
+        return environment.from_string(text).render(metrics(root) | more)
     except jinja2.TemplateError as error:
         raise ValueError(f"a text cannot be filled: {error}") from error
+
+
+def metrics(root=ROOT):
+    """Reads the published metrics, with the headlines of the benchmarks.
+
+    Args:
+        root: Folder of the questions.
+
+    Returns:
+        Dict from a question to a dict from a metric to a number, or to a dict of
+        mean, std and n.
+    """
+    found = {}
+    for path in sorted(root.glob("q*_*/results/results.json")):
+        found[path.parents[1].name] = json.loads(path.read_text("utf-8"))["metrics"]
+        record = path.with_name("bench.json")
+        if record.exists():
+            headline = json.loads(record.read_text("utf-8")).get("headline", {})
+            found[path.parents[1].name] |= headline
+    return found
 
 
 def isolated(value):
     """Returns a value as text that runs from left to right in one that does not."""
     text = str(value)
     return text if HEBREW.search(text) else f"{ISOLATE}{text}{POP}"
-
-
-def show(value, style):
-    """Formats one metric.
-
-    Args:
-        value: A number, or a dict of mean, std and n.
-        style: Factor, format and unit.
-
-    Returns:
-        Text such as `"81.9 % ± 0.4 (n = 5)"`.
-    """
-    factor, spec, unit = style
-    if not isinstance(value, dict):
-        return f"{factor * value:{spec}}{unit}"
-    mean, std = factor * value["mean"], factor * value["std"]
-    return f"{mean:{spec}}{unit} ± {std:{spec}} (n = {value['n']})"
-
-
-def show_mean(value, style):
-    """Formats a metric without its spread."""
-    return show(value["mean"] if isinstance(value, dict) else value, style)

@@ -1,4 +1,4 @@
-"""Executes the notebooks and shows where they are.
+"""Executes the notebooks and says where they are.
 
 ```
 python -m tools.run_notebooks --preset quick --question q1_tbptt --output build
@@ -6,12 +6,12 @@ python -m tools.run_notebooks --preset quick --question q1_tbptt --output build
 
 The executed notebook and its HTML go to `build/q1_tbptt/`, results and figures to
 `build/q1_tbptt/results/`. With `--in-place`, for the published run, the notebook takes
-the place of the one in the repository, with a digest of the code that was executed,
-and the results go beside it.
+the place of the one in the repository, with a stamp (see `tools.freshness`), and the
+results go next to it.
 """
 
 import argparse
-import hashlib
+import contextlib
 import json
 import os
 import sys
@@ -30,7 +30,9 @@ from nbclient.exceptions import (
 )
 from nbconvert import HTMLExporter
 
-ROOT = Path(__file__).resolve().parents[1]
+from common.presets import ROOT
+from common.results import show
+from tools.freshness import find_notebooks, is_executable, stamp
 
 
 class NotebookFailure(Exception):
@@ -102,22 +104,6 @@ class Client(NotebookClient):
         return f"{minutes:3d}:{seconds:02d}"
 
 
-def is_executable(cell):
-    """Tells whether a cell is one that gets an execution count."""
-    return cell.cell_type == "code" and bool(cell.source.strip())
-
-
-def cells_sha256(notebook):
-    """Returns one digest of the code in the cells of a notebook."""
-    sources = [cell.source for cell in notebook.cells if is_executable(cell)]
-    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
-
-
-def find_notebooks(question=None, root=ROOT):
-    """Returns the paths of the notebooks, of one question or of all, in order."""
-    return sorted(root.glob(f"{question or 'q*_*'}/*.ipynb"))
-
-
 def run_notebook(path, *, preset, output, results_root, timeout=None):
     """Executes a copy of a notebook, as opened in Jupyter from its own folder.
 
@@ -132,7 +118,8 @@ def run_notebook(path, *, preset, output, results_root, timeout=None):
         The executed `nbformat` notebook.
 
     Raises:
-        NotebookFailure: If a cell fails. What ran until then has been written.
+        NotebookFailure: If a cell fails, or the files cannot be written. Unless they
+            cannot, what ran until then has been written.
     """
     notebook = nbformat.read(path, as_version=4)
     client = Client(
@@ -144,12 +131,19 @@ def run_notebook(path, *, preset, output, results_root, timeout=None):
     environment = os.environ | {
         "PRESET": preset,
         "RESULTS_ROOT": str(Path(results_root).resolve()),
+        "KERAS_BACKEND": "tensorflow",  # for cells that import Keras first
     }
-    output.mkdir(parents=True, exist_ok=True)
     try:
+        output.mkdir(parents=True, exist_ok=True)
         with (output / "kernel.log").open("w") as log:
             client.execute(env=environment, stderr=log)
+        resources = {"metadata": {"name": path.stem}}
+        html, _ = HTMLExporter().from_notebook_node(notebook, resources)
+        (output / path.name).with_suffix(".html").write_text(html, "utf-8")
+        nbformat.write(notebook, output / path.name)
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        with contextlib.suppress(OSError):  # which is not why it failed
+            nbformat.write(notebook, output / path.name)
         reason = str(error).splitlines()[0]
         if isinstance(error, CellExecutionError):
             reason = f"{error.ename}: {error.evalue}"
@@ -157,11 +151,15 @@ def run_notebook(path, *, preset, output, results_root, timeout=None):
             f"{path.name}, cell {client.count} of {client.cells}, under "
             f"{client.heading!r}:\n\n{client.cell.source}\n\n{reason}"
         ) from error
-    finally:
-        nbformat.write(notebook, output / path.name)
-    resources = {"metadata": {"name": path.stem}}
-    html, _ = HTMLExporter().from_notebook_node(notebook, resources)
-    (output / path.name).with_suffix(".html").write_text(html, "utf-8")
+    except AssertionError as error:
+        if client.km is None:  # so nbclient ends after Ctrl-C, which shut the kernel
+            raise KeyboardInterrupt from error
+        raise
+    except OSError as error:
+        raise NotebookFailure(
+            f"{output} cannot be written ({error.strerror or error}): make room, or "
+            "make the folder writable, then run again"
+        ) from error
     return notebook
 
 
@@ -175,14 +173,10 @@ def result_table(metrics):
         One line for each metric, in columns.
     """
     width = max(map(len, metrics), default=0)
-    lines = []
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            mean, std, n = (value[key] for key in ("mean", "std", "n"))
-            lines.append(f"  {name:{width}}  {mean:.4g} ± {std:.2g} (n = {n})")
-        else:
-            lines.append(f"  {name:{width}}  {value:.4g}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"  {name:{width}}  {show(value, '.4g', seeds=True)}"
+        for name, value in metrics.items()
+    )
 
 
 def report(path, output, results_root, start):
@@ -227,6 +221,15 @@ def parse(argv):
 def main(argv=None):
     """Runs the notebooks that the command line names; returns the exit code."""
     options = parse(argv)
+    try:
+        return run(options)
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command runs again from here", file=sys.stderr)
+        return 130
+
+
+def run(options):
+    """Runs the notebooks that the options name; returns the exit code."""
     paths = find_notebooks(options.question)
     if not paths:
         print(f"error: no notebook in {options.question or 'q*_*'}", file=sys.stderr)
@@ -248,7 +251,9 @@ def main(argv=None):
             print(f"\nerror: {failure}\n\nas far as it ran: {folder}", file=sys.stderr)
             return 1
         if options.in_place:
-            notebook.metadata["executed"] = {"cells_sha256": cells_sha256(notebook)}
+            results = path.parent / "results" / "results.json"
+            content = json.loads(results.read_text("utf-8"))
+            notebook.metadata["executed"] = stamp(notebook, content)
             nbformat.write(notebook, path)
             print(f"published {path.relative_to(ROOT)}")
     for path in paths:

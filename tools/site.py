@@ -8,14 +8,13 @@ python -m tools.site  # into build/site/, which needs no server and no network
 import re
 import shutil
 import sys
-from pathlib import Path
 
 import nbformat
 
-from tools import pages, readme_table
-from tools.run_notebooks import find_notebooks
+from common.presets import ROOT
+from tools import pages
+from tools.freshness import find_notebooks, notebook_problems
 
-ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 # One figure of each question for the front page.
 FIGURES = [
@@ -45,13 +44,13 @@ def write_source(folder, root=ROOT):
     for figure, _ in FIGURES:
         (folder / figure).parent.mkdir(exist_ok=True)
         shutil.copy(root / figure, folder / figure)
-    table = readme_table.table(root=root)
-    for path in notebooks:
-        name = path.parent.name
-        table = table.replace(f"({name})", f"({name}/{path.name})")
-    leads = pages.render((DOCS / "leads.md").read_text("utf-8"), root)
+    templates = root / "docs" / "templates"
+    leads, table = (
+        pages.render((templates / name).read_text("utf-8"), root)
+        for name in ("leads.md", "tables.md")
+    )
     index = pages.render(
-        (DOCS / "index.md").read_text("utf-8"),
+        (templates / "index.md").read_text("utf-8"),
         root,
         figures=FIGURES,
         leads=leads.strip().split("\n\n"),
@@ -102,7 +101,12 @@ def main():
     try:
         from sphinx.cmd.build import build_main
     except ImportError:
-        print("error: pip install -r requirements-publish.txt first", file=sys.stderr)
+        print("error: pip install -e .[site] first", file=sys.stderr)
+        return 1
+    problems = [text for path in find_notebooks() for text in notebook_problems(path)]
+    if problems:
+        lines = "\n".join(problems)
+        print(f"error: the site was not built:\n{lines}", file=sys.stderr)
         return 1
     source, site = ROOT / "build" / "site-source", ROOT / "build" / "site"
     shutil.rmtree(site, ignore_errors=True)

@@ -10,7 +10,6 @@ Nothing in it depends on when it is packed; the PDF depends on the Chromium that
 
 import hashlib
 import importlib
-import json
 import os
 import re
 import shutil
@@ -20,11 +19,10 @@ from pathlib import Path
 
 import nbformat
 
-from common import digest
+from common.presets import ROOT
 from tools import pages
-from tools.run_notebooks import cells_sha256, find_notebooks, is_executable
+from tools.freshness import find_notebooks, find_problems, is_executable
 
-ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 50_000_000  # bytes of the ZIP
 LANGUAGES = {"en": False, "he": True}  # whether it runs from right to left
 SIDES = ("top", "right", "bottom", "left")
@@ -33,7 +31,6 @@ MODULES = (
     "requirements.txt",
     "constraints.txt",
     "common/*.py",
-    "benchmarks/*.py",
     "q*_*/*.py",
     "q*_*/results/*",
 )
@@ -42,18 +39,16 @@ NO_VIDEO = {
     "he": "**חסר קישור לסרטון** (יש להגדיר `VIDEO_URL` ולארוז שוב)",
 }
 SETUP = """\
-import os
+# @title Set-up
 import sys
 from pathlib import Path
 
-# This notebook lies beside the modules, in the unpacked ZIP.
-if "google.colab" in sys.modules:
-    if Path("submission.zip").exists():
-        !unzip -qo submission.zip
-    # What Colab has preinstalled stays as it is.
-    !pip freeze | grep -E "^(tensorflow|tensorflow-text|numpy|protobuf)==" > pins.txt
-    !pip install -q -r requirements.txt -c pins.txt
-sys.path.insert(0, os.getcwd())"""
+# This notebook lies next to the modules, in the unpacked ZIP. What Colab has
+# preinstalled stays as it is.
+if "google.colab" in sys.modules and Path("submission.zip").exists():
+    !unzip -qo submission.zip
+    !pip freeze | grep == | pip install -q -r requirements.txt -c /dev/stdin
+import common  # noqa: F401, Keras runs on TensorFlow"""
 RESET = """\
 %reset -f
 from common import results
@@ -76,34 +71,6 @@ class SubmissionError(Exception):
     """Why nothing was packed, one line a reason."""
 
 
-def find_problems(root=ROOT):
-    """Lists what keeps the questions from being handed in, one text for each."""
-    problems = []
-    for path in find_notebooks(root=root):
-        question = path.parent.name
-        try:
-            text = (path.parent / "results" / "results.json").read_text("utf-8")
-            results = json.loads(text)
-        except FileNotFoundError:
-            problems.append(f"{question} has no results: run its notebook in full")
-            continue
-        except ValueError:
-            problems.append(f"{question} has a results.json that is damaged")
-            continue
-        notebook = nbformat.read(path, as_version=4)
-        executed = notebook.metadata.get("executed", {}).get("cells_sha256")
-        if results.get("preset") != "full":
-            preset = results.get("preset")
-            problems.append(f"{question} has results of the {preset} preset")
-        elif results.get("module_sha256") != digest.code_sha256(question):
-            problems.append(
-                f"{question} has changed since its notebook was run in full"
-            )
-        elif executed != cells_sha256(notebook):
-            problems.append(f"{path.name} has changed since it was run in full")
-    return problems
-
-
 def merge(notebooks, video):
     """Makes one notebook of several.
 
@@ -119,7 +86,7 @@ def merge(notebooks, video):
     for question, notebook in notebooks.items():
         anchor = question.partition("_")[0]
         first, *rest = notebook.cells
-        text = first.source[first.source.index("# ") :]  # without the badge
+        text = first.source[first.source.index("# ") :]  # without a badge
         text = text.replace("](results/", f"]({question}/results/")
         titles[anchor] = text.splitlines()[0].lstrip("# ")
         cells.append(nbformat.v4.new_markdown_cell(f'<a id="{anchor}"></a>\n\n{text}'))
@@ -145,7 +112,7 @@ def merge(notebooks, video):
 
 def belongs_to_setup(cell):
     """Tells whether a cell finds or installs the repository."""
-    return cell.source.startswith("## Set-up") or "sys.path.insert" in cell.source
+    return cell.source.startswith(("## Set-up", "# @title Set-up"))
 
 
 def write_answers(folder, video, root=ROOT):
@@ -180,7 +147,7 @@ def write_answers(folder, video, root=ROOT):
 
 def fill(name, language, video, root):
     """Returns a text of `docs/`, filled from the results and with the video's link."""
-    text = (root / "docs" / name).read_text("utf-8")
+    text = (root / "docs" / "templates" / name).read_text("utf-8")
     return pages.render(text, root, isolate=LANGUAGES[language], video=video[language])
 
 
@@ -188,7 +155,7 @@ def print_pdf(folder):
     """Prints every HTML file of a folder as PDF, where there is a Chromium."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
-        print("no Chromium was found, so the answers are HTML alone")
+        print("no Chromium was found, so the answers are HTML only")
         return
     from playwright.sync_api import sync_playwright
 

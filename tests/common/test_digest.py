@@ -54,7 +54,7 @@ LINES = [
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
     """An empty repository with one question, in place of this one."""
-    monkeypatch.setattr(presets, "ROOT", tmp_path)
+    monkeypatch.setattr(presets, "CODE", tmp_path)
     for module in ("common/data.py", "q1_tbptt/code.py"):
         path = tmp_path / module
         path.parent.mkdir()
@@ -78,7 +78,7 @@ def test_every_python_computes_the_same_digests(version):
 
     def run(python):
         return subprocess.run(
-            [python, "-c", program], cwd=presets.ROOT, capture_output=True, text=True
+            [python, "-c", program], cwd=presets.CODE, capture_output=True, text=True
         )
 
     if python is None:

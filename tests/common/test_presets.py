@@ -29,7 +29,7 @@ def test_unknown_preset(monkeypatch):
 def test_environment_is_printed(capsys):
     presets.print_environment()
     printed = capsys.readouterr().out
-    assert printed.startswith("preset: quick\npython 3.")
+    assert printed.startswith("preset: quick (smaller data")
     assert "keras 3." in printed
 
 

@@ -5,10 +5,11 @@ import json
 import nbformat
 import pytest
 
-from tools import readme_table, run_notebooks
+from tools import repository, results_page, run_notebooks
+from tools.freshness import find_notebooks, is_executable, notebook_problems
 
-NOTEBOOKS = run_notebooks.find_notebooks()
-COLAB = "https://colab.research.google.com/github/"
+NOTEBOOKS = find_notebooks()
+ADDRESS = repository.address()
 
 each_notebook = pytest.mark.parametrize(
     "path", NOTEBOOKS, ids=[path.parent.name for path in NOTEBOOKS]
@@ -26,21 +27,23 @@ def problems(notebook, name, preset):
     Returns:
         A list of texts, empty if all is well.
     """
-    cells = [cell for cell in notebook.cells if run_notebooks.is_executable(cell)]
+    cells = [cell for cell in notebook.cells if is_executable(cell)]
     counts = [cell.execution_count for cell in cells]
     outputs = [output for cell in cells for output in cell.outputs]
     printed = "".join(output.get("text", "") for output in outputs).splitlines()
-    first = notebook.cells[0]
+    first, sources = notebook.cells[0], [cell.source for cell in cells]
     checks = {
         "is not executed from top to bottom": counts == list(range(1, len(cells) + 1)),
         "shows an error": all(o.output_type != "error" for o in outputs),
         "shows stderr": all(o.get("name") != "stderr" for o in outputs),
-        f"does not print 'preset: {preset}'": f"preset: {preset}" in printed,
+        f"does not print 'preset: {preset}'": any(
+            line.split(" (")[0] == f"preset: {preset}" for line in printed
+        ),
         "does not ask for a GPU": notebook.metadata.get("accelerator") == "GPU"
         and "gpuType" in notebook.metadata.get("colab", {}),
-        "does not begin with its Colab badge": first.cell_type == "markdown"
-        and COLAB in first.source
-        and f"/{name})" in first.source,
+        "does not begin with its title or badge": first.cell_type == "markdown"
+        and first.source.startswith(repository.badge(ADDRESS, name) + "# "),
+        "has another set-up": repository.setup(ADDRESS) in sources,
     }
     return [problem for problem, passed in checks.items() if not passed]
 
@@ -57,6 +60,7 @@ def test_there_is_a_notebook():
 def test_committed_notebook_is_a_full_run(path):
     notebook = nbformat.read(path, as_version=4)
     assert problems(notebook, name_of(path), "full") == []
+    assert notebook_problems(path) == []
 
 
 @each_notebook
@@ -68,7 +72,7 @@ def test_committed_results_are_of_a_full_run(path):
 
 
 def test_readme_agrees_with_the_results():
-    assert readme_table.main(["--check"]) == 0
+    assert results_page.main(["--check"]) == 0
 
 
 @pytest.mark.notebook
@@ -85,14 +89,14 @@ def test_notebook_runs_in_the_quick_preset(path, tmp_path):
 def published():
     """A notebook with which all is well."""
     v4 = nbformat.v4
-    badge = f"[![Open in Colab](badge.svg)]({COLAB}owner/name/blob/main/q0_toy/t.ipynb)"
+    title = repository.badge(ADDRESS, "q0_toy/t.ipynb") + "# Toy"
     hello = v4.new_output("stream", name="stdout", text="Hello\npreset: full\n")
     return v4.new_notebook(
         metadata={"accelerator": "GPU", "colab": {"gpuType": "T4"}},
         cells=[
-            v4.new_markdown_cell(badge),
+            v4.new_markdown_cell(title),
             v4.new_code_cell("print('Hello')", execution_count=1, outputs=[hello]),
-            v4.new_code_cell("pass", execution_count=2),
+            v4.new_code_cell(repository.setup(ADDRESS), execution_count=2),
         ],
     )
 
@@ -127,12 +131,12 @@ def forget_the_gpu_type(notebook):
     notebook.metadata["colab"] = {}
 
 
-def forget_the_badge(notebook):
-    del notebook.cells[0]
+def forget_the_title(notebook):
+    notebook.cells[0].source = "Toy"
 
 
-def link_to_another(notebook):
-    notebook.cells[0].source = notebook.cells[0].source.replace("q0_toy", "q1_tbptt")
+def set_up_otherwise(notebook):
+    notebook.cells[2].source = "import sys"
 
 
 def test_nothing_is_wrong_with_a_published_notebook():
@@ -149,8 +153,8 @@ def test_nothing_is_wrong_with_a_published_notebook():
         (run_quick, "preset: full"),
         (forget_the_gpu, "GPU"),
         (forget_the_gpu_type, "GPU"),
-        (forget_the_badge, "badge"),
-        (link_to_another, "badge"),
+        (forget_the_title, "title"),
+        (set_up_otherwise, "set-up"),
     ],
 )
 def test_spoiled_notebook_is_found_out(spoil, problem):

@@ -25,8 +25,8 @@ def root(tmp_path):
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("accuracy | percent", "83.6 %"),
-        ("accuracy | spread_percent", "83.6 % ± 0.2 (n = 3)"),
+        ("accuracy | percent", "83.6%"),
+        ("accuracy | spread_percent", "83.6 ± 0.2% (3 seeds)"),
         ("error | error", "0.0123"),
         ("factor | fold", "2.62"),
         ("count | whole", "26,473"),
@@ -40,7 +40,7 @@ def test_a_metric_is_shown_as_its_filter_says(root, value, expected):
 
 def test_figures_are_marked_in_a_text_from_right_to_left(root):
     text = "דיוק {{ q0_toy.accuracy | percent }}"
-    assert pages.render(text, root, isolate=True) == "דיוק \u206683.6 %\u2069"
+    assert pages.render(text, root, isolate=True) == "דיוק \u206683.6%\u2069"
     found = pages.render("{{ video }}", root, isolate=True, video="חסר (VIDEO_URL)")
     assert found == "חסר (VIDEO_URL)"
 

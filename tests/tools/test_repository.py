@@ -1,31 +1,52 @@
-"""tools/repository.py: one address, in every place that needs it."""
+"""tools/repository.py: one address, or none, in every place that needs it."""
+
+import nbformat
+import pytest
 
 from tools import repository
+from tools.freshness import find_notebooks
 
 
-def test_repository_address_is_changed_everywhere(tmp_path):
+@pytest.fixture
+def root(tmp_path):
     (tmp_path / "q0_toy").mkdir()
-    files = ["pyproject.toml", "README.md", "q0_toy/toy.ipynb"]
-    contents = [
-        '[tool.assignment14]\nrepository = "owner/name"\n',
-        "[badge](https://colab.research.google.com/github/owner/name/blob/main/)",
-        '{"source": "https://github.com/owner/name"}',
-    ]
-    for file, content in zip(files, contents, strict=True):
-        (tmp_path / file).write_text(content)
-    assert repository.main(["new-owner/new.name"], tmp_path) == 0
-    assert repository.address(tmp_path) == "new-owner/new.name"
-    for file, content in zip(files, contents, strict=True):
-        expected = content.replace("owner/name", "new-owner/new.name")
-        assert (tmp_path / file).read_text() == expected
+    (tmp_path / "pyproject.toml").write_text('[tool.assignment14]\nrepository = ""\n')
+    (tmp_path / "README.md").write_text("<!-- badge -->\n<!-- /badge -->\n")
+    v4 = nbformat.v4
+    cells = [v4.new_markdown_cell("# Toy"), v4.new_code_cell(repository.setup(""))]
+    nbformat.write(v4.new_notebook(cells=cells), tmp_path / "q0_toy" / "toy.ipynb")
+    return tmp_path
 
 
-def test_malformed_repository_address_changes_nothing(tmp_path, capsys):
-    assert repository.main(["https://github.com/owner/name"], tmp_path) == 2
+def contents(root):
+    return {path: path.read_text() for path in root.rglob("*.*") if path.is_file()}
+
+
+def test_an_address_is_written_everywhere_and_removed_again(root):
+    before = contents(root)
+    for address in ("owner/name", "new-owner/new.name"):
+        assert repository.main([address], root) == 0
+        assert repository.address(root) == address
+        for path, text in contents(root).items():
+            assert address in text, path
+    notebook = nbformat.read(root / "q0_toy" / "toy.ipynb", as_version=4)
+    link = "github/new-owner/new.name/blob/main/q0_toy/toy.ipynb)\n\n# Toy"
+    assert notebook.cells[0].source.endswith(link)
+    assert len(notebook.cells[1].source.splitlines()[1:]) <= 5
+    assert repository.main([""], root) == 0
+    assert contents(root) == before
+
+
+def test_a_malformed_address_changes_nothing(root, capsys):
+    before = contents(root)
+    assert repository.main(["https://github.com/owner/name"], root) == 2
     assert "owner/name" in capsys.readouterr().err
+    assert contents(root) == before
 
 
-def test_readme_and_notebooks_hold_the_address():
+def test_nothing_links_to_an_address_that_is_not_set():
     address = repository.address()
-    for path in repository.files_with_address():
-        assert address in path.read_text("utf-8"), path
+    for path in [*find_notebooks(), repository.ROOT / "README.md"]:
+        text = path.read_text("utf-8")
+        assert ("colab.research" in text) == bool(address), path
+        assert "owner/" not in text.replace(address or "-", ""), path

@@ -12,7 +12,7 @@ import pytest
 from nbformat import v4
 
 from tools import submission
-from tools.run_notebooks import cells_sha256, find_notebooks
+from tools.freshness import find_notebooks
 
 BADGE = "[![Open in Colab](badge.svg)](https://colab.research.google.com/x)\n\n"
 
@@ -27,7 +27,7 @@ def notebook(number):
                 f"{BADGE}# Question {number}: why\n\n![a](results/a.png)", id="a"
             ),
             v4.new_markdown_cell("## Set-up\n\nFinds the repository.", id="b"),
-            v4.new_code_cell("sys.path.insert(0, 'x')", execution_count=1, id="c"),
+            v4.new_code_cell("# @title Set-up\nimport x", execution_count=1, id="c"),
             v4.new_markdown_cell("## 1. The idea", id="d"),
             v4.new_code_cell("x = 1", execution_count=2, id="e"),
             v4.new_code_cell("x", execution_count=3, outputs=[answer], id="f"),
@@ -61,7 +61,7 @@ def test_contents_lead_to_every_question(merged):
 
 def test_there_is_one_set_up_and_names_are_cleared_between_questions(merged):
     code = [cell.source for cell in merged.cells if cell.cell_type == "code"]
-    assert sum("sys.path.insert" in text for text in code) == 1
+    assert sum("# @title Set-up" in text for text in code) == 1
     assert code[1:] == [submission.RESET, "x = 1", "x"] * 2
 
 
@@ -107,65 +107,6 @@ def test_a_zip_that_is_too_large_is_refused(folder, tmp_path, monkeypatch):
     with pytest.raises(submission.SubmissionError, match="the ZIP would have"):
         submission.pack(folder, tmp_path / "all.zip")
     assert list(tmp_path.glob("*.zip")) == []
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    (tmp_path / "q1_one" / "results").mkdir(parents=True)
-    executed = notebook(1)
-    executed.metadata["executed"] = {"cells_sha256": cells_sha256(executed)}
-    nbformat.write(executed, tmp_path / "q1_one" / "one.ipynb")
-    monkeypatch.setattr(submission.experiment, "code_sha256", lambda question: "new")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("results", "problem"),
-    [
-        (None, "q1_one has no results"),
-        ('{"preset": "fu', "q1_one has a results.json that is damaged"),
-        (
-            {"preset": "quick", "module_sha256": "new"},
-            "q1_one has results of the quick",
-        ),
-        ({"preset": "full", "module_sha256": "old"}, "q1_one has changed since"),
-        ({"preset": "full", "module_sha256": "new"}, None),
-    ],
-)
-def test_what_is_missing_or_stale_is_named(root, results, problem):
-    if results:
-        path = root / "q1_one" / "results" / "results.json"
-        path.write_text(results if isinstance(results, str) else json.dumps(results))
-    found = submission.find_problems(root)
-    assert len(found) == (problem is not None)
-    assert all(text.startswith(problem) for text in found)
-    if problem:
-        with pytest.raises(submission.SubmissionError, match=problem):
-            submission.collect(root / "build", root)
-        assert not (root / "build").exists()
-
-
-@pytest.mark.parametrize("change", ["cell", "digest"])
-def test_a_notebook_that_was_edited_is_named(root, change):
-    results = {"preset": "full", "module_sha256": "new"}
-    path = root / "q1_one" / "results" / "results.json"
-    path.write_text(json.dumps(results))
-    path = root / "q1_one" / "one.ipynb"
-    edited = nbformat.read(path, as_version=4)
-    if change == "cell":
-        edited.cells[-1].source = "x + 1"
-    else:
-        del edited.metadata["executed"]
-    nbformat.write(edited, path)
-    assert submission.find_problems(root) == [
-        "one.ipynb has changed since it was run in full"
-    ]
-    # What is written around the code may change.
-    edited = notebook(1)
-    edited.metadata["executed"] = {"cells_sha256": cells_sha256(edited)}
-    edited.cells[0].source += " More."
-    nbformat.write(edited, path)
-    assert submission.find_problems(root) == []
 
 
 def test_what_is_refused_leaves_no_older_zip(tmp_path, monkeypatch, capsys):

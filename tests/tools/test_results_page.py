@@ -1,0 +1,63 @@
+"""tools/results_page.py: README.md and docs/results.md follow from the results."""
+
+import json
+
+import pytest
+
+from tools import results_page
+
+METRICS = {
+    "accuracy": {"mean": 0.8193, "std": 0.0041, "n": 5},
+    "gradient": 0.0,
+}
+TABLE = "| Accuracy | {{ q1_tbptt.accuracy | spread_percent }} |\n"
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository with a README, templates, and one question's results."""
+    (tmp_path / "q1_tbptt" / "results").mkdir(parents=True)
+    write(tmp_path, "results", {"metrics": METRICS})
+    write(tmp_path, "bench", {"headline": {"speedup": 2.714}})
+    (tmp_path / "README.md").write_text(
+        "Before\n\n<!-- findings -->\n<!-- /findings -->\n\n"
+        "<!-- results -->\nold\n<!-- /results -->\n\nAfter\n"
+    )
+    templates = tmp_path / "docs" / "templates"
+    templates.mkdir(parents=True)
+    (templates / "leads.md").write_text("It is {{ q1_tbptt.accuracy | percent }}.\n")
+    (templates / "tables.md").write_text(TABLE)
+    (templates / "results.md").write_text("{{ q1_tbptt.speedup | fold }} times\n")
+    return tmp_path
+
+
+def write(root, name, content):
+    path = root / "q1_tbptt" / "results" / f"{name}.json"
+    path.write_text(json.dumps(content))
+
+
+def test_files_are_written_and_then_agree(repository):
+    def run(*arguments):
+        return results_page.main(arguments, repository)
+
+    assert run("--check") == 1
+    assert run() == 0
+    assert run("--check") == 0
+    assert (repository / "README.md").read_text() == (
+        "Before\n\n<!-- findings -->\nIt is 81.9%.\n<!-- /findings -->\n\n"
+        "<!-- results -->\n| Accuracy | 81.9 ± 0.4% (5 seeds) |\n<!-- /results -->"
+        "\n\nAfter\n"
+    )
+    assert (repository / "docs" / "results.md").read_text() == "2.71 times\n"
+    write(repository, "bench", {"headline": {"speedup": 2.2}})
+    assert run("--check") == 1
+
+
+def test_what_is_missing_is_named(repository, capsys):
+    write(repository, "results", {"metrics": {}})
+    assert results_page.main([], repository) == 1
+    assert "accuracy" in capsys.readouterr().err
+    write(repository, "results", {"metrics": METRICS})
+    (repository / "README.md").write_text("no block")
+    assert results_page.main([], repository) == 1
+    assert "<!-- findings -->" in capsys.readouterr().err
