@@ -38,7 +38,7 @@ def use_style():
 
 
 def save(figure, question, name):
-    """Saves a figure as PNG beside the results of its question, and shows it.
+    """Saves a figure as PNG next to the results of its question, and shows it.
 
     In a notebook it comes with a text for those who cannot see it.
 
@@ -52,14 +52,14 @@ def save(figure, question, name):
     path = presets.results_dir(question) / f"{name}.png"
     figure.savefig(path, metadata={"Software": None})
     if get_ipython():
-        display(figure, metadata={"image/png": {"alt": describe(figure, name)}})
+        display(figure, metadata={"image/png": {"alt": alt_text(figure, name)}})
         plt.close(figure)
     else:
         plt.show()
 
 
-def describe(figure, name):
-    """Says in words what a figure draws.
+def alt_text(figure, name):
+    """Describes a figure in words.
 
     Args:
         figure: `matplotlib.figure.Figure`.

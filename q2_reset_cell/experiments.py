@@ -232,22 +232,19 @@ def gate_table(runs):
     """
     titles = ["activation", "bias", "R^20 at the start", "FVU at 40 steps", "at 400"]
     titles += ["R at resets", "R elsewhere", "prefix swap"]
-    lines = [titles, ["---"] + ["---:"] * (len(titles) - 1)]
+    lines = []
     for (activation, bias), of_seeds in runs.items():
-        scores = [
-            results.summarise([run[key] for run in of_seeds])
-            for key in ("score_40", "score_400")
-        ]
         units = len(of_seeds[0]["gate_at_reset"])
         start = keras.activations.get(activation)(keras.ops.full((1, units), bias))
         cells = [activation.replace("_", " "), f"{bias:g}"]
         cells.append(f"{float(start[0, 0]) ** 20:.1g}")
-        cells += [f"{score['mean']:.2g} ± {score['std']:.1g}" for score in scores]
+        for key in ("score_40", "score_400"):
+            cells.append(results.show([run[key] for run in of_seeds], ".2g"))
         for key in ("gate_at_reset", "gate_elsewhere"):
             cells.append(f"{np.mean([np.mean(run[key]) for run in of_seeds]):.2g}")
         cells.append(f"{max(run['swap'] for run in of_seeds):.1g}")
         lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return results.markdown_table(titles, lines)
 
 
 def one_stream(network, task, time=80, seed=5):

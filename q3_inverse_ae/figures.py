@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from common import results
 from common.plots import COLORS, LINES
 
 MARKERS = "osD^vX"
@@ -252,12 +253,11 @@ def report_table(runs):
         The table as text.
     """
     there = [column for column in COLUMNS if column in runs[0]["rows"][0]]
-    lines = [["layer", "width", *(COLUMNS[column] for column in there)]]
-    lines.append(["---:"] * len(lines[0]))
+    titles, rows = ["layer", "width", *(COLUMNS[column] for column in there)], []
     for i, row in enumerate(runs[0]["rows"]):
         means = [np.mean([run["rows"][i][column] for run in runs]) for column in there]
-        lines.append([row["layer"], row["width"], *map(_number, means)])
-    return _markdown(lines)
+        rows.append([row["layer"], row["width"], *map(_number, means)])
+    return results.markdown_table(titles, rows)
 
 
 def control_table(controls):
@@ -269,9 +269,9 @@ def control_table(controls):
     Returns:
         The table as text.
     """
-    lines = [["network", "loss", "pixel error", "local FVU, layers 1 to 4"]]
-    lines[0] += ["largest", "participation ratio of the code"]
-    lines.append(["---", "---"] + ["---:"] * 4)
+    titles = ["network", "loss", "pixel error", "local FVU, layers 1 to 4"]
+    titles += ["largest", "participation ratio of the code"]
+    lines = []
     for (kind, variant), runs in controls.items():
         rows = [[row["local_fvu"] for row in run["rows"]] for run in runs]
         code = [run["rows"][-1]["participation_ratio"] for run in runs]
@@ -279,7 +279,7 @@ def control_table(controls):
         cells.append(" ".join(map(_number, np.mean(rows, axis=0))))
         cells += [_number(np.mean(np.max(rows, axis=1))), f"{np.mean(code):.1f}"]
         lines.append(cells)
-    return _markdown(lines)
+    return results.markdown_table(titles, lines)
 
 
 def describe(runs):
@@ -297,14 +297,9 @@ def describe(runs):
         "code PR": [run["rows"][-1]["participation_ratio"] for run in runs],
     }
     return "   ".join(
-        f"{name} {np.mean(of_seeds):.3g} ± {np.std(of_seeds, ddof=len(runs) > 1):.1g}"
-        for name, of_seeds in values.items()
+        f"{name} {results.show(of_seeds, '.3g')}" for name, of_seeds in values.items()
     )
 
 
 def _number(value):
     return f"{value:.2g}" if abs(value) < 10 else f"{value:.0f}"
-
-
-def _markdown(lines):
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -5,6 +5,7 @@ import html
 import matplotlib.pyplot as plt
 import numpy as np
 
+from common import results
 from common.plots import COLORS, LINES
 
 BOX = {"boxstyle": "round,pad=0.45", "linewidth": 1.5, "facecolor": "white"}
@@ -227,10 +228,11 @@ def restoration_table(found):
         "word_error_rate": "word error rate",
     }
     columns = {k: v for k, v in columns.items() if k in next(iter(found.values()))}
-    lines = [["", *columns.values()], ["---"] + ["---:"] * len(columns)]
-    for label, scores in found.items():
-        lines.append([label, *(f"{100 * scores[key]:.1f} %" for key in columns)])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [
+        [label, *(results.percent(scores[key]) for key in columns)]
+        for label, scores in found.items()
+    ]
+    return results.markdown_table(["", *columns.values()], rows)
 
 
 def accuracy_table(found):
@@ -243,14 +245,8 @@ def accuracy_table(found):
         The table as text.
     """
     encoders = list(next(iter(found.values())))
-    lines = [["head", *encoders], ["---"] + ["---:"] * len(encoders)]
-    for head, row in found.items():
-        cells = [
-            f"{100 * np.mean(v):.1f} ± {100 * np.std(v, ddof=min(1, len(v) - 1)):.1f}"
-            for v in row.values()
-        ]
-        lines.append([head, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [[head, *map(results.percent, row.values())] for head, row in found.items()]
+    return results.markdown_table(["head", *encoders], rows)
 
 
 def list_samples(tokenizer, original, corrupted, restored):
