@@ -1,4 +1,4 @@
-"""A slider where somebody reads along, and the first picture where nobody does."""
+"""A slider in a live notebook, its first value elsewhere."""
 
 import importlib.util
 import os
