@@ -1,11 +1,7 @@
-"""From sentences to batches: vocabulary, token ids, length buckets.
-
-Everything here pads on the *left*, so that the last column of a batch is the last
-token of every sentence in it. Question 1 depends on that: the cut at `t` steps
-before the end is then one column for the whole batch.
-"""
+"""From sentences to batches: vocabulary, token ids, length buckets."""
 
 import collections
+import itertools
 from typing import NamedTuple
 
 import keras
@@ -31,35 +27,72 @@ def standardize(texts):
     return tf.strings.regex_replace(texts, r"([^\pL\pN\s'])", r" \1 ")
 
 
-def build_vectorizer(texts, *, max_tokens=20_000, min_count=1):
+def check_texts(name, texts):
+    """Converts texts to a list of strings.
+
+    Args:
+        name: str, what the message calls them.
+        texts: sequence, array or string tensor of shape `(n,)` of strings or UTF-8
+            bytes. What is not valid Unicode becomes U+FFFD.
+
+    Returns:
+        List of str, one per text.
+
+    Raises:
+        ValueError: If `texts` is a single text or not one-dimensional, or a row is
+            neither str nor bytes, such as a missing value.
+    """
+    rows = np.asarray(texts, dtype=object)
+    if rows.ndim != 1:
+        raise ValueError(
+            f"`{name}` must be a sequence of texts, of shape (n,). "
+            f"Received: {type(texts).__name__} of shape {rows.shape}, {texts!r:.80}"
+        )
+    found = []
+    for number, row in enumerate(rows):
+        if isinstance(row, bytes):
+            row = row.decode("utf-8", "replace")
+        if not isinstance(row, str):
+            raise ValueError(
+                f"`{name}` must hold strings. Received: {row!r:.80} in row {number}"
+            )
+        # Surrogates are joined where they are pairs; TensorFlow takes no single one.
+        units = row.encode("utf-16-le", "surrogatepass")
+        found.append(units.decode("utf-16-le", "replace"))
+    return found
+
+
+def build_vectorizer(texts, *, max_tokens=20_000):
     """Builds the layer that maps text to token ids.
 
     Args:
-        texts: sequence of strings, the *training* texts and no others.
-        max_tokens: int, upper limit of the vocabulary, padding and unknown included.
-        min_count: int, words seen fewer times become unknown.
+        texts: sequence of strings, see `check_texts`: the *training* texts only.
+        max_tokens: int ≥ 3, upper limit of the vocabulary, padding and unknown
+            included.
 
     Returns:
         A `keras.layers.TextVectorization` that gives ragged int64 ids: 0 is padding,
         1 is unknown, then words from the most to the least frequent.
 
     Raises:
-        ValueError: If there is no text, or `max_tokens` is less than 3.
+        ValueError: If `texts` are not texts or hold no word, or `max_tokens` is not
+            allowed.
     """
-    if len(texts) == 0:
-        raise ValueError("`texts` must hold at least one text. Received: none")
-    if max_tokens < 3:
-        raise ValueError(f"`max_tokens` must be 3 or more. Received: {max_tokens}")
-    words = tf.strings.split(standardize(tf.constant(texts))).flat_values.numpy()
+    _check_int("max_tokens", max_tokens, 3)
+    texts = tf.constant(check_texts("texts", texts), tf.string)
+    words = tf.strings.split(standardize(texts)).flat_values.numpy()
+    if len(words) == 0:
+        raise ValueError(
+            f"`texts` must hold at least one word. Received: {len(texts)} texts"
+        )
     counts = collections.Counter(words.tolist())
     # Ties are broken by the word, so that the order of the texts does not matter.
-    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    vocabulary = [word.decode() for word, count in ranked if count >= min_count]
+    ranked = sorted(counts, key=lambda word: (-counts[word], word))
     return keras.layers.TextVectorization(
         standardize=standardize,
         split="whitespace",
         ragged=True,
-        vocabulary=vocabulary[: max_tokens - 2],
+        vocabulary=[word.decode() for word in ranked[: max_tokens - 2]],
     )
 
 
@@ -68,13 +101,22 @@ def encode(vectorizer, texts, *, max_length=None):
 
     Args:
         vectorizer: layer made by `build_vectorizer`.
-        texts: sequence of strings.
-        max_length: int, keeps the last so many tokens of a longer text.
+        texts: sequence of strings, see `check_texts`.
+        max_length: int ≥ 1, keeps the last so many tokens of a longer text, or None
+            for all.
 
     Returns:
-        List of int32 arrays, one a text, each of shape `(length,)`; a text without
+        List of int32 arrays, one per text, each of shape `(length,)`; a text without
         any token becomes one unknown token.
+
+    Raises:
+        ValueError: If `texts` are not texts, or `max_length` is not allowed.
     """
+    if max_length is not None:
+        _check_int("max_length", max_length, 1)
+    texts = check_texts("texts", texts)
+    if not texts:
+        return []
     ragged = vectorizer(tf.constant(texts))
     ids = np.split(
         ragged.flat_values.numpy().astype("int32"), ragged.row_splits.numpy()[1:-1]
@@ -100,81 +142,178 @@ def pad_left(token_ids, length=None):
 
 def bucketed_batches(
     token_ids,
-    labels,
+    labels=None,
     *,
-    batch_size=64,
+    batch_size=None,
+    tokens_per_batch=None,
     bucket_lengths=(4, 8, 16, 28, 40, 56),
+    padding="left",
     shuffle=True,
     seed=0,
 ):
     """Batches sentences of similar length, so that little of a batch is padding.
 
-    Every training batch is `(batch_size, bucket length)`: a handful of static
-    shapes, which is what XLA wants.
+    Each pass is drawn from `np.random.default_rng([seed, number of the pass])` when its
+    first batch is read. The dataset counts its passes from 0, whichever iterator reads
+    them. A new process that makes it, repeats it and skips what an interrupted run has
+    seen gets the same batches, bit for bit. To start again, make the dataset again.
 
     Args:
-        token_ids: list of int arrays, see `encode`. Rows longer than the last bucket
-            keep their last tokens.
-        labels: array of shape `(len(token_ids),)`.
+        token_ids: list of int arrays of shape `(length,)`, ids of 1 or more.
+        labels: array of shape `(len(token_ids),)`, 0 or 1, or None.
         batch_size: int, sentences in a batch.
+        tokens_per_batch: int, ids in a batch, padding included, in place of
+            `batch_size`: shorter sentences come in larger batches.
         bucket_lengths: increasing ints, the lengths that rows are padded to.
-        shuffle: bool. When True the sentences and the order of the batches differ in
-            every epoch, and what does not fill a batch waits for another epoch. When
-            False nothing is dropped: the form for evaluation.
-        seed: int. As everywhere in TensorFlow it is the global seed at the time of
-            the call (`keras.utils.set_random_seed`) and this one that together decide
-            the whole sequence of epochs.
+        padding: "left" or "right". Of rows longer than the last bucket, "left" keeps
+            the last tokens and "right" the first.
+        shuffle: bool. When True, each pass has other batches in another order and drops
+            what does not fill a batch. When False, nothing is dropped and every pass is
+            the same: the form for evaluation.
+        seed: int ≥ 0.
 
     Returns:
-        `tf.data.Dataset` of `(ids, labels)`: int32 `(batch, length)`, left-padded
-        with 0, and float32 `(batch,)`.
+        `tf.data.Dataset` of known cardinality, of `(ids, labels)`: int32
+        `(batch, bucket length)`, padded with 0, and float32 `(batch,)`; without
+        labels, of `ids`.
 
     Raises:
-        ValueError: If there is no sentence, there are not as many labels, or `shuffle`
-            is True and no bucket has enough sentences for a batch.
+        ValueError: If an argument is not one of those listed, both or neither of
+            `batch_size` and `tokens_per_batch` are given, or `shuffle` is True and
+            no bucket has enough sentences for a batch.
+
+    Example:
+
+    >>> rows = [np.array([7, 8]), np.array([9]), np.array([4, 5, 6])]
+    >>> batches = bucketed_batches(
+    ...     rows, batch_size=2, bucket_lengths=(2, 4), shuffle=False
+    ... )
+    >>> [ids.tolist() for ids in batches.as_numpy_iterator()]
+    [[[7, 8], [0, 9]], [[0, 4, 5, 6]]]
     """
-    if len(token_ids) == 0 or len(token_ids) != len(labels):
+    rows = _check_rows(token_ids)
+    if labels is not None:
+        labels = tf.constant(_check_labels(labels, len(rows)))
+    bucket_lengths = _check_bucket_lengths(bucket_lengths)
+    if padding not in ("left", "right"):
         raise ValueError(
-            "`token_ids` and `labels` must have the same length, at least 1. "
-            f"Received: {len(token_ids)} and {len(labels)}"
+            f'`padding` must be "left" or "right". Received: padding={padding!r}'
         )
-    labels = np.asarray(labels, "float32")
-    lengths = np.minimum([len(row) for row in token_ids], bucket_lengths[-1])
+    _check_int("seed", seed, 0)
+    sizes = _batch_sizes(bucket_lengths, batch_size, tokens_per_batch)
+    buckets = _fill_buckets(rows, bucket_lengths, sizes, only_full=shuffle)
+    passes = itertools.count()
+    pad = _padder(rows, padding)
+    # The static shape, as far as it is that of every batch.
+    batch = batch_size if shuffle else None
+    time = bucket_lengths[0] if len(bucket_lengths) == 1 else None
+
+    def draw():
+        rng = np.random.default_rng([seed, next(passes)]) if shuffle else None
+        return _draw_pass(buckets, rng)
+
+    def read(members, length):
+        members = tf.ensure_shape(tf.boolean_mask(members, members >= 0), [batch])
+        ids = tf.ensure_shape(pad(members, length), [batch, time])
+        return ids if labels is None else (ids, tf.gather(labels, members))
+
+    batches = sum(
+        len(members) // size if shuffle else -(-len(members) // size)
+        for _, size, members in buckets
+    )
+    return _read_passes(draw, read, batches)
+
+
+def _read_passes(draw, read, batches):
+    """Makes a dataset of one pass, which `draw` plans anew for every iterator.
+
+    An iterator that reads nothing plans nothing: `fit` makes such iterators.
+    """
+
+    def plan(_):
+        members, lengths = tf.numpy_function(draw, [], [tf.int64] * 2)
+        members = tf.ensure_shape(members, [batches, None])
+        return tf.data.Dataset.from_tensor_slices(
+            (members, tf.ensure_shape(lengths, [batches]))
+        )
+
+    dataset = tf.data.Dataset.range(1).flat_map(plan).map(read, tf.data.AUTOTUNE)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def _batch_sizes(bucket_lengths, batch_size, tokens_per_batch):
+    """Returns the number of sentences in a batch of each bucket."""
+    if (batch_size is None) == (tokens_per_batch is None):
+        raise ValueError(
+            "Exactly one of `batch_size` and `tokens_per_batch` must be given. "
+            f"Received: {batch_size} and {tokens_per_batch}"
+        )
+    if tokens_per_batch is None:
+        _check_int("batch_size", batch_size, 1)
+        return [batch_size] * len(bucket_lengths)
+    _check_int("tokens_per_batch", tokens_per_batch, bucket_lengths[-1])
+    return [tokens_per_batch // length for length in bucket_lengths]
+
+
+def _fill_buckets(rows, bucket_lengths, sizes, only_full):
+    """Returns `(length, sentences in a batch, int array of row numbers)` per bucket."""
+    lengths = np.minimum([len(row) for row in rows], bucket_lengths[-1])
     bucket_of_row = np.searchsorted(bucket_lengths, lengths)
-    buckets, batches_in_bucket = [], []
-    for bucket in np.unique(bucket_of_row):
-        rows = np.flatnonzero(bucket_of_row == bucket)
-        if shuffle and len(rows) < batch_size:
-            continue
-        ids = pad_left([token_ids[row] for row in rows], bucket_lengths[bucket])
-        dataset = tf.data.Dataset.from_tensor_slices((ids, labels[rows]))
-        if shuffle:
-            dataset = dataset.shuffle(
-                len(rows), seed=seed, reshuffle_each_iteration=True
-            )
-        buckets.append(dataset.batch(batch_size, drop_remainder=shuffle))
-        batches_in_bucket.append(len(rows) // batch_size)
+    buckets = []
+    for bucket, (length, size) in enumerate(zip(bucket_lengths, sizes, strict=True)):
+        members = np.flatnonzero(bucket_of_row == bucket)
+        if len(members) >= (size if only_full else 1):
+            buckets.append((length, size, members))
     if not buckets:
         raise ValueError(
-            f"`batch_size={batch_size}` leaves no full batch in any length bucket of "
-            f"{len(token_ids)} sentences; choose a smaller one."
+            "`batch_size` or `tokens_per_batch` must leave a full batch in some length "
+            f"bucket. Received: batches of {sizes} sentences for {len(rows)} rows"
         )
-    if not shuffle:
-        dataset = buckets[0]
-        for bucket in buckets[1:]:
-            dataset = dataset.concatenate(bucket)
-        return dataset.prefetch(tf.data.AUTOTUNE)
-    dataset = tf.data.Dataset.sample_from_datasets(
-        buckets,
-        weights=np.array(batches_in_bucket) / sum(batches_in_bucket),
-        seed=seed,
-        stop_on_empty_dataset=False,
-        rerandomize_each_iteration=True,
-    )
-    dataset = dataset.apply(
-        tf.data.experimental.assert_cardinality(sum(batches_in_bucket))
-    )
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    return buckets
+
+
+def _draw_pass(buckets, rng):
+    """Draws the batches of one pass.
+
+    Args:
+        buckets: from `_fill_buckets`.
+        rng: `np.random.Generator`, or None for all rows in the order of the buckets.
+
+    Returns:
+        `(members, lengths)`, int64 arrays: the row numbers of each batch, followed by
+        -1 where others are larger, `(batches, largest batch)`, and the length that its
+        rows are padded to, `(batches,)`.
+    """
+    batches = []
+    for length, size, rows in buckets:
+        if rng is not None:
+            rows = rng.permutation(rows)[: len(rows) // size * size]
+        parts = np.split(rows, range(size, len(rows), size))
+        batches += [(length, part) for part in parts]
+    if rng is not None:
+        batches = [batches[i] for i in rng.permutation(len(batches))]
+    lengths, parts = zip(*batches, strict=True)
+    members = keras.utils.pad_sequences(parts, dtype="int64", padding="post", value=-1)
+    return members, np.array(lengths)
+
+
+def _padder(rows, padding):
+    """Returns a function from row numbers and a length to padded ids, in TensorFlow."""
+    lengths = np.array([len(row) for row in rows])
+    ends = np.cumsum(lengths)
+    starts, ends = tf.constant(ends - lengths), tf.constant(ends)
+    flat = tf.constant(np.concatenate(rows))
+
+    def pad(numbers, length):
+        start = tf.gather(starts, numbers)[:, tf.newaxis]
+        end = tf.gather(ends, numbers)[:, tf.newaxis]
+        places = (end - length if padding == "left" else start) + tf.range(length)
+        inside = (start <= places) & (places < end)
+        ids = tf.gather(flat, tf.where(inside, places, 0))
+        return tf.where(inside, ids, PADDING_ID)
+
+    return pad
 
 
 class EncodedData(NamedTuple):
@@ -234,12 +373,13 @@ def encode_data(texts, *, max_tokens=20_000, bucket_lengths=(4, 8, 16, 28, 40, 5
     Returns:
         `EncodedData`.
     """
+    bucket_lengths = _check_bucket_lengths(bucket_lengths)
     vectorizer = build_vectorizer(texts.train.texts, max_tokens=max_tokens)
     splits = [
         encode(vectorizer, split.texts, max_length=bucket_lengths[-1])
         for split in (texts.train, texts.tuning, texts.validation)
     ]
-    return EncodedData(texts, vectorizer, *splits, tuple(bucket_lengths))
+    return EncodedData(texts, vectorizer, *splits, bucket_lengths)
 
 
 def check_token_ids(token_ids):
@@ -249,14 +389,15 @@ def check_token_ids(token_ids):
         token_ids: array or tensor.
 
     Raises:
-        ValueError: If they are anything else.
+        ValueError: If they are anything else, such as a list or a ragged tensor.
     """
-    if len(token_ids.shape) != 2 or "int" not in keras.backend.standardize_dtype(
-        token_ids.dtype
-    ):
+    shape = getattr(token_ids, "shape", None)
+    dtype = getattr(token_ids, "dtype", None)
+    ragged = isinstance(token_ids, tf.RaggedTensor)
+    if ragged or tf.TensorShape(shape).rank != 2 or "int" not in str(dtype):
         raise ValueError(
             "`token_ids` must be integers of shape (batch, time). Received: "
-            f"shape {tuple(token_ids.shape)}, dtype {token_ids.dtype}"
+            f"{type(token_ids).__name__} of shape {shape}, dtype {dtype}"
         )
 
 
@@ -275,6 +416,7 @@ def check_batch(name, token_ids, labels, vocab_size=None):
             or `labels` are not a 0 or 1 for each sentence.
     """
     check_token_ids(token_ids)
+    token_ids, labels = np.asarray(token_ids), _as_array("labels", labels)
     if 0 in token_ids.shape:
         raise ValueError(f"`{name}` is empty. Received: shape {token_ids.shape}")
     present = token_ids != PADDING_ID
@@ -289,10 +431,72 @@ def check_batch(name, token_ids, labels, vocab_size=None):
             f"`{name}` must hold ids in [0, {upper}). "
             f"Received: {token_ids.min()} to {token_ids.max()}"
         )
-    batch = len(token_ids)
-    if labels.shape not in [(batch,), (batch, 1)] or not np.isin(labels, [0, 1]).all():
+    column = labels.shape == (len(token_ids), 1)
+    _check_labels(labels[:, 0] if column else labels, len(token_ids))
+
+
+def _check_labels(labels, count):
+    """Returns labels as float32 `(count,)`; raises ValueError unless all are 0 or 1."""
+    labels = _as_array("labels", labels)
+    if labels.shape != (count,) or not np.isin(labels, [0, 1]).all():
         raise ValueError(
-            f"`labels` must be 0 or 1, one for each of the {batch} sentences. "
+            f"`labels` must be 0 or 1, one for each of the {count} sentences. "
             f"Received: shape {labels.shape}, dtype {labels.dtype}, "
-            f"values {np.unique(labels)[:5]}"
+            f"values {list(dict.fromkeys(labels.ravel().tolist()))[:5]}"
         )
+    return labels.astype("float32")
+
+
+def _check_rows(token_ids):
+    """Returns rows of ids as int32 arrays; raises ValueError if one is none."""
+    try:
+        rows = list(token_ids)
+    except TypeError:
+        rows = []
+    if not rows:
+        raise ValueError(
+            "`token_ids` must be a list of at least one int array. "
+            f"Received: {token_ids!r:.80}"
+        )
+    for number, row in enumerate(rows):
+        row = _as_array("token_ids", row)
+        integers = row.ndim == 1 and row.dtype.kind in "iu" and len(row)
+        if not integers or row.min() <= PADDING_ID or row.max() > np.iinfo("int32").max:
+            raise ValueError(
+                "`token_ids` must be int arrays of shape (length,), with ids of 1 or "
+                f"more (0 is padding). Received: {row!r:.80} in row {number}"
+            )
+        rows[number] = row.astype("int32", copy=False)
+    return rows
+
+
+def _check_bucket_lengths(bucket_lengths):
+    """Returns a tuple of ints; raises ValueError unless they are positive and grow."""
+    lengths = tuple(_as_array("bucket_lengths", bucket_lengths).ravel().tolist())
+    for length in lengths:
+        _check_int("bucket_lengths", length, 1)
+    if not lengths or list(lengths) != sorted(set(lengths)):
+        raise ValueError(
+            "`bucket_lengths` must be one or more increasing ints. "
+            f"Received: {bucket_lengths!r}"
+        )
+    return lengths
+
+
+def _check_int(name, value, least):
+    """Raises ValueError unless a value is an int, and at least so large."""
+    integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not integer or value < least:
+        raise ValueError(
+            f"`{name}` must be an int of at least {least}. Received: {name}={value!r}"
+        )
+
+
+def _as_array(name, values):
+    """Returns an array; raises ValueError that names what cannot become one."""
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{name}` must be an array. Received: {values!r:.80}"
+        ) from error

@@ -43,17 +43,20 @@ def with_odd_sentences(test):
     return test
 
 
-@fast
-@with_odd_sentences
-@given(sentences)
-def test_any_sentence_becomes_token_ids(sentence):
-    rows = corpus.tokenize(TOKENIZER, [sentence, sentence.encode()])
+# One call takes many sentences, because TensorFlow traces the tokenizer in each.
+@settings(max_examples=8, deadline=None)
+@example(odd)
+@given(st.lists(sentences, min_size=1, max_size=20))
+def test_any_sentence_becomes_token_ids(texts):
+    rows = corpus.tokenize(TOKENIZER, [*texts, *(text.encode() for text in texts)])
     for row in rows:
         assert row.dtype == np.int32
         assert 1 <= len(row) <= corpus.MAX_LENGTH
         # Nothing that somebody writes is padding.
         assert row.min() > corpus.PAD and row.max() < TOKENIZER.vocabulary_size()
-    np.testing.assert_array_equal(*rows)
+    half = len(texts)
+    for row, same in zip(rows[:half], rows[half:], strict=True):
+        np.testing.assert_array_equal(row, same)
 
 
 @fast
@@ -67,13 +70,28 @@ def test_any_sentence_is_cleaned(sentence):
 
 @fast
 @with_odd_sentences
-@given(sentences)
+@example("\ud83d film")
+@given(st.text(st.characters(), max_size=80))
 def test_any_sentence_is_encoded_for_a_recurrent_network(sentence):
     (ids,) = text.encode(VECTORIZER, [sentence])
     assert len(ids) >= 1 and min(ids) > text.PADDING_ID
     padded = text.pad_left([ids, ids[:1]])
     np.testing.assert_array_equal(padded[0], ids)
     assert not padded[1, :-1].any() and padded[1, -1] == ids[0]
+
+
+@fast
+@given(st.lists(st.one_of(st.text(), st.binary(), st.none(), st.floats()), max_size=4))
+def test_texts_are_taken_or_the_row_is_named(texts):
+    fitting = [isinstance(row, (str, bytes)) for row in texts]
+    try:
+        found = text.check_texts("texts", texts)
+    except ValueError as error:
+        assert f"row {fitting.index(False)}" in str(error)
+    else:
+        assert all(fitting) and len(found) == len(texts)
+        for row, given_row in zip(found, texts, strict=True):
+            assert row == given_row or isinstance(given_row, bytes)
 
 
 # TensorFlow has numbers below the smallest normal one flushed to zero.
