@@ -1,23 +1,27 @@
-"""A `fit` that a kill does not undo: it goes on at the last whole epoch, to the bit.
+"""Trains with `fit`, and resumes after a kill from the last whole epoch, to the bit.
 
 ```python
 history = resume.fit(model, train_ds, epochs=20, backup_dir="build/mine")
 ```
 
-`keras.callbacks.BackupAndRestore` brings back weights and optimizer. What it leaves to
-chance is here: all that decides how a training goes on is one file, so that no part is
-newer than another, dropout's random state and the history are part of it, the data go
-on where they would have been, and the best epoch so far is not forgotten.
+`keras.callbacks.BackupAndRestore` restores the weights and the optimizer. This module
+also restores the random state of dropout, the history and the place in the data, and
+keeps all of it in one file, so that no part is newer than another.
 """
 
-import itertools
 import json
+import math
+import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from common import results
+
+# What NumPy and JSON raise for a file that is not whole, or of another format.
+DAMAGE = OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile
 
 
 def fit(
@@ -27,158 +31,160 @@ def fit(
     epochs,
     backup_dir=None,
     steps_per_epoch=None,
-    best=None,
-    callbacks=(),
+    callbacks=None,
     **options,
 ):
-    """Trains a model, or goes on with a training that was interrupted.
+    """Trains a model, or resumes a training that was interrupted.
 
     Args:
         model: compiled and built; seeded as in the training that was interrupted.
-        dataset: `tf.data.Dataset`. Its passes, or its batches where it has no end, must
-            be the same for every process that makes it: seeds decide them.
+        dataset: `tf.data.Dataset` of batches, the same in every process that makes
+            it. Data that end are repeated; epochs continue where the last one ended.
         epochs: int.
-        backup_dir: path of a folder for this training alone. None: nothing is kept,
-            and the weights are the same.
-        steps_per_epoch: int, for data whose length is not known, or that has no end.
-        best: name of a metric of the logs, such as "val_accuracy": in the end the model
-            has the weights of the epoch in which it was highest, or their moving
-            average if the optimizer keeps one. None: of the last one.
-        callbacks: for `fit`; they see the epochs of this process alone.
-        **options: for `fit`.
+        backup_dir: path of a folder for this training only; None keeps nothing.
+        steps_per_epoch: int ≥ 1, the number of batches in an epoch. Defaults to the
+            length of the dataset; needed if that is unknown or infinite.
+        callbacks: as for `fit`; they see only the epochs of this process.
+        **options: further arguments of `fit`, except `initial_epoch`.
 
     Returns:
-        The `keras.callbacks.History`, with the epochs before the interruption.
+        The `keras.callbacks.History` of all epochs. The same call does not continue a
+        training that has ended, whether or not `EarlyStopping` ended it.
 
     Raises:
-        FloatingPointError: If the loss is no number any more and `backup_dir` is
-            given; the backup is of the epoch before.
-        ValueError: If the backup is of another model, or a length or the folder for
-            the best epoch is missing.
+        FloatingPointError: If the loss is not finite and `backup_dir` is given.
+        ValueError: If `dataset` is not a `tf.data.Dataset`, `steps_per_epoch` is
+            missing or not allowed, or the backup is damaged or of another model.
     """
-    if best and backup_dir is None:
-        raise ValueError(
-            f"`best` needs a `backup_dir`. Received: best={best!r}, backup_dir=None"
-        )
-    if steps_per_epoch is None:
-        steps_per_epoch = int(dataset.cardinality())
-        if steps_per_epoch < 1:
-            raise ValueError(
-                "`steps_per_epoch` must be given for a dataset whose length is not "
-                f"known. Received: a cardinality of {steps_per_epoch}"
-            )
-        # One iterator for all epochs: how many `fit` would make is its own affair.
-        dataset = dataset.repeat()
-    backups = [] if backup_dir is None else [Backup(backup_dir, best)]
-    done = sum(backup.restore(model) for backup in backups)
-    history = model.fit(  # where all is done, it still averages the weights
-        dataset.skip(done * steps_per_epoch),
+    steps_per_epoch = _steps_per_epoch(dataset, steps_per_epoch)
+    callbacks, done = keras.tree.flatten(callbacks or []), 0
+    if backup_dir is not None:
+        backup = Backup(backup_dir)
+        backup.restore(model)
+        if epochs <= backup.epochs:
+            return backup.replay(keras.callbacks.History(), model)
+        callbacks, done = [*callbacks, backup], len(backup.logs)
+    # `fit` rounds the batches of an epoch up to whole executions.
+    executions = math.ceil(steps_per_epoch / model.steps_per_execution)
+    history = model.fit(
+        # One iterator for all epochs: how many `fit` would make is not documented.
+        dataset.repeat().skip(done * executions * model.steps_per_execution),
         initial_epoch=done,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
-        callbacks=[*callbacks, *backups],
-        shuffle=False,
-        **options,
+        callbacks=callbacks,
+        **{"shuffle": False} | options,
     )
-    for backup in backups:
-        logs = backup.history
-        history.history = {name: [values[name] for values in logs] for name in logs[0]}
-        history.epoch = list(range(len(logs)))
-        if best:
-            load(backup.folder / "best.npz", _state(model))
-            model.optimizer.finalize_variable_values(model.trainable_variables)
-    return history
+    return history if backup_dir is None else backup.replay(history, model)
+
+
+def _steps_per_epoch(dataset, steps):
+    if not isinstance(dataset, tf.data.Dataset):
+        raise ValueError(
+            "`dataset` must be a tf.data.Dataset of batches, such as "
+            "tf.data.Dataset.from_tensor_slices((x, y)).batch(32). "
+            f"Received: {type(dataset).__name__}"
+        )
+    found = int(dataset.cardinality()) if steps is None else steps
+    if steps is None and found < 1:
+        raise ValueError(
+            "`steps_per_epoch` must be given unless the length of the dataset is known "
+            f"and finite. Received: None, with a cardinality of {found}"
+        )
+    if found < 1 or found != int(found):
+        raise ValueError(
+            f"`steps_per_epoch` must be an int of 1 or more. Received: {steps!r}"
+        )
+    return int(found)
 
 
 class Backup(keras.callbacks.Callback):
-    """Keeps the whole state of a training after every epoch.
+    """Keeps the whole state of a training in one file, written atomically.
 
-    Every file is complete at any time: `last.npz` and, if asked for, `best.npz`. They
-    are NumPy's because HDF5 crashes where the disk is full.
+    The file is NumPy's because HDF5 crashes where the disk is full.
 
     Args:
         folder: path.
-        best: see `fit`.
+
+    Attributes:
+        logs: list of dicts, one per epoch that is done.
+        epochs: int, the `epochs` of the training if it has ended, else 0.
     """
 
-    def __init__(self, folder, best=None):
+    def __init__(self, folder):
         super().__init__()
-        self.folder = Path(folder)
-        self.best = best
-        self.history = []
+        self.path = Path(folder) / "last.npz"
+        self.logs = []
+        self.epochs = 0
 
     def restore(self, model):
-        """Brings a model to where it was.
+        """Loads the state of the training into a model, if there is a file.
 
         Args:
             model: compiled and built, see `fit`.
 
-        Returns:
-            The number of epochs behind it, an int: 0 without a backup.
-
         Raises:
-            ValueError: If the backup is of another model.
+            ValueError: If the file is damaged or of another model.
         """
-        last = self.folder / "last.npz"
-        if last.exists():
-            model.optimizer.build(model.trainable_variables)
-            self.history = json.loads(load(last, _state(model)))
-        return len(self.history)
+        if not self.path.exists():
+            return
+        model.optimizer.build(model.trainable_variables)
+        variables = _variables(model)
+        try:
+            with self.path.open("rb") as file, np.load(file) as kept:
+                arrays = [kept[f"arr_{i}"] for i in range(len(kept) - 1)]
+                note = json.loads(str(kept["note"]))
+            self.logs, self.epochs = note["logs"], note["epochs"]
+        except DAMAGE as bad:
+            raise ValueError(
+                f"`backup_dir` holds a file that cannot be read: {self.path} ({bad}). "
+                "Delete the file to train from the start."
+            ) from bad
+        if [a.shape for a in arrays] != [tuple(v.shape) for v in variables]:
+            raise ValueError(
+                "`backup_dir` must be a folder for this training only. Received: "
+                f"{self.path}, which is of another model"
+            )
+        for variable, array in zip(variables, arrays, strict=True):
+            variable.assign(array)
+
+    def replay(self, history, model):
+        """Fills a history with all epochs and returns it.
+
+        Args:
+            history: `keras.callbacks.History`.
+            model: the model that was trained.
+        """
+        history.set_model(model)
+        history.on_train_begin()
+        history.history = {}
+        for epoch, logs in enumerate(self.logs):
+            history.on_epoch_end(epoch, logs)
+        return history
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = {name: float(value) for name, value in logs.items()}
-        if not np.isfinite(logs["loss"]):
+        # A metric may be an array, such as F1 per class.
+        logs = {name: np.asarray(value).tolist() for name, value in logs.items()}
+        if not np.isfinite(logs.get("loss", 0.0)):
             raise FloatingPointError(
                 f"The loss became {logs['loss']} in epoch {epoch + 1}: a smaller "
-                f"learning rate may help. {self.folder} holds the epoch before."
+                f"learning rate may help. {self.path} holds the epoch before."
             )
-        if self.best:
-            earlier = [past[self.best] for past in self.history]
-            if logs[self.best] > max(earlier, default=-np.inf):
-                save(self.folder / "best.npz", _state(self.model))
-        self.history.append(logs)
-        save(self.folder / "last.npz", _state(self.model), json.dumps(self.history))
+        self.logs.append(logs)
+        self._save()
+
+    def on_train_end(self, logs=None):
+        # A callback may have restored the best weights, or stopped the training.
+        self.epochs = self.params["epochs"]
+        if self.logs:
+            self._save()
+
+    def _save(self):
+        arrays = [variable.numpy() for variable in _variables(self.model)]
+        note = json.dumps({"logs": self.logs, "epochs": self.epochs})
+        results.write_atomic(self.path, lambda part: np.savez(part, *arrays, note=note))
 
 
-def _state(model):
-    # `variables`, unlike `weights`, has what dropout's generators remember.
+def _variables(model):
+    # `variables`, unlike `weights`, has the state of dropout's generators.
     return [*model.variables, *model.optimizer.variables]
-
-
-def save(path, variables, note=""):
-    """Writes variables, and a note, to a file that is complete or not there.
-
-    Args:
-        path: `Path` of the file, which ends in ".npz".
-        variables: list of Keras variables.
-        note: str.
-    """
-    arrays = [variable.numpy() for variable in variables]
-    results.write_atomic(path, lambda part: np.savez(part, *arrays, note=note))
-
-
-def load(path, variables):
-    """Gives variables the values of a file that `save` wrote.
-
-    Args:
-        path: of the file.
-        variables: list of Keras variables, of the same shapes in the same order.
-
-    Returns:
-        The note, a str.
-
-    Raises:
-        ValueError: If the file is of another model.
-    """
-    with np.load(path) as kept:
-        arrays = [kept[f"arr_{i}"] for i in range(len(kept) - 1)]
-        note = str(kept["note"])
-    for found, expected in itertools.zip_longest(arrays, variables):
-        if np.shape(found) != getattr(expected, "shape", None):
-            raise ValueError(
-                "`backup_dir` must be a folder for this training alone. Received: "
-                f"{path}, which is of another model"
-            )
-    for array, variable in zip(arrays, variables, strict=True):
-        variable.assign(array)
-    return note

@@ -220,16 +220,21 @@ class TBPTTClassifier(keras.Model):
             # What the cut leaves out is left alone, weight decay included.
             if gradient is not None
         ]
-        self.optimizer.apply_gradients(pairs)
-
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        for metric in self.metrics:
-            if metric.name == "loss":
-                metric.update_state(loss * replicas, tf.shape(token_ids)[0])
         gradients = [gradient for gradient, _ in pairs]
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         if replicas > 1:
             context = tf.distribute.get_replica_context()
             gradients = context.all_reduce("sum", gradients)
+            if limit := self.optimizer.global_clipnorm:
+                # Keras would clip in each replica, before the sum: here, after it.
+                clipped, _ = tf.clip_by_global_norm(gradients, limit)
+                variables = [variable for _, variable in pairs]
+                pairs = zip([g / replicas for g in clipped], variables, strict=True)
+        self.optimizer.apply_gradients(pairs)
+
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss * replicas, tf.shape(token_ids)[0])
         norm = tf.linalg.global_norm(gradients)
         return {
             **self.compute_metrics(token_ids, labels, logits, sample_weight),

@@ -14,6 +14,8 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 devices = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, devices)
+# It takes longer than the few steps of a test.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 """
 PROGRAM = """

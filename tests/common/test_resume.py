@@ -1,5 +1,6 @@
 """common/resume.py: a training that was killed ends as one that was not."""
 
+import functools
 import os
 import resource
 
@@ -11,151 +12,333 @@ import tensorflow as tf
 from common import resume
 from tests.interruption import KillAt, Killed
 
-EPOCHS, BATCHES = 4, 6
+EPOCHS, BATCHES = 3, 3
+RNG = np.random.default_rng(0)
+INPUTS = RNG.normal(size=(12, 3)).astype("float32")
+TARGETS = np.eye(2, dtype="float32")[(INPUTS.sum(axis=1) > 0).astype(int)]
+VALIDATION = tf.data.Dataset.from_tensor_slices((INPUTS + 1, TARGETS)).batch(4)
+
+# Keras reads TensorFlow variables through NumPy in the way of NumPy 1.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)
 
 
-def data(endless):
-    rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(48, 5)).astype("float32")
-    targets = (inputs.sum(axis=1, keepdims=True) > 0).astype("float32")
-    dataset = tf.data.Dataset.from_tensor_slices((inputs, targets))
-    if endless:
-        dataset = dataset.repeat()
-    return dataset.shuffle(48, seed=3).batch(8)
+def data(kind="finite"):
+    dataset = tf.data.Dataset.from_tensor_slices((INPUTS, TARGETS))
+    dataset = dataset.shuffle(12, seed=3).batch(4)
+    if kind == "generator":
+        spec = dataset.element_spec
+        return tf.data.Dataset.from_generator(dataset.__iter__, output_signature=spec)
+    return {
+        "finite": dataset,
+        "endless": dataset.repeat(),
+        "filtered": dataset.filter(lambda inputs, targets: True),
+    }[kind]
 
 
-def validation_data():
-    rng = np.random.default_rng(9)
-    inputs = rng.normal(size=(40, 5)).astype("float32")
-    return inputs, (inputs[:, :1] > 0).astype("float32")
-
-
-def train(folder, *, kill=None, endless=False, best=None, epochs=EPOCHS, callbacks=()):
+def compiled(metrics=("accuracy",), steps_per_execution=1):
     keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((5,)),
-            keras.layers.Dense(8, "tanh"),
-            keras.layers.Dropout(0.5),
-            keras.layers.Dense(1),
-        ]
-    )
+    layers = [keras.layers.Dense(2), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3,)), *layers])
     model.compile(
         keras.optimizers.AdamW(0.05, use_ema=True),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        metrics=[*metrics],
+        steps_per_execution=steps_per_execution,
+        jit_compile=False,
     )
-    dataset = data(endless)
-    callbacks = [keras.callbacks.SwapEMAWeights(), *callbacks]
+    return model
+
+
+@functools.cache
+def traced(**options):
+    model = compiled(**options)
+    model.optimizer.build(model.trainable_variables)
+    return model, [value.numpy() for value in state(model)]
+
+
+def state(model):
+    return [*model.variables, *model.optimizer.variables]
+
+
+def rewound(**options):
+    """Returns a model as `compiled` makes it, but traced only once: that is slow."""
+    model, start = traced(**options)
+    keras.utils.set_random_seed(1)
+    for variable, value in zip(state(model), start, strict=True):
+        variable.assign(value)
+    return model
+
+
+def train(folder, *, kill=None, kind="finite", model=None, callbacks=(), **options):
+    model = model or rewound()
+    kills = [KillAt(kill)] if kill else []
+    options = {"epochs": EPOCHS, "validation_data": VALIDATION, "verbose": 0} | options
     history = resume.fit(
-        model,
-        dataset,
-        validation_data=validation_data(),
-        epochs=epochs,
-        backup_dir=folder,
-        steps_per_epoch=BATCHES if endless else None,
-        best=best,
-        callbacks=callbacks + ([KillAt(kill)] if kill else []),
-        verbose=0,
+        model, data(kind), backup_dir=folder, callbacks=[*callbacks, *kills], **options
     )
-    return model, history.history
+    return model.get_weights(), history
+
+
+def fit(*, kind="endless", model=None, **options):
+    """Trains with stock Keras."""
+    model = model or rewound()
+    options = {"validation_data": VALIDATION, "verbose": 0, "shuffle": False} | options
+    history = model.fit(data(kind), **options)
+    return model.get_weights(), history
 
 
 def assert_same(one, other):
-    for (model, history), (again, history_again) in [(one, other)]:
-        assert history == history_again
-        for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
-            np.testing.assert_array_equal(a, b)
+    (weights, history), (weights_again, history_again) = one, other
+    assert history.epoch == history_again.epoch
+    assert list(history.history) == list(history_again.history)
+    for name, values in history.history.items():
+        np.testing.assert_array_equal(values, history_again.history[name], name)
+    for a, b in zip(weights, weights_again, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("endless", [False, True])
-@pytest.mark.parametrize("best", [None, "val_accuracy"])
-def test_a_training_killed_anywhere_ends_the_same(tmp_path, endless, best):
-    options = {"endless": endless, "best": best}
-    whole = train(tmp_path / "whole", **options)
-    assert len(whole[1]["loss"]) == EPOCHS
-    for kill in np.random.default_rng(0).integers(1, EPOCHS * BATCHES, 3):
-        folder = tmp_path / f"killed-{kill}"
-        with pytest.raises(Killed):
-            train(folder, kill=kill, **options)
-        assert_same(train(folder, **options), whole)
+@pytest.fixture(scope="module")
+def whole():
+    return train(None)
 
 
-def test_a_training_killed_again_and_again_ends_the_same(tmp_path):
-    whole = train(tmp_path / "whole")
+# -- The same as stock Keras ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kind, steps",
+    [
+        ("finite", BATCHES),
+        ("finite", 2),
+        ("filtered", BATCHES),
+        ("filtered", 2),
+        ("generator", 2),
+        ("endless", 2),
+    ],
+)
+def test_data_of_any_length_are_trained_on_as_by_fit(tmp_path, kind, steps):
+    # Where data end within an epoch, `fit` warns and advises to repeat them.
+    expected = fit(epochs=EPOCHS, steps_per_epoch=steps)
+    options = {"kind": kind, "steps_per_epoch": steps}
+    assert_same(train(None, **options), expected)
+    with pytest.raises(Killed):
+        train(tmp_path, kill=2 * steps + 1, **options)
+    assert_same(train(tmp_path, **options), expected)
+
+
+def test_an_epoch_is_a_pass_over_data_of_known_length(whole):
+    assert_same(whole, fit(epochs=EPOCHS, steps_per_epoch=BATCHES))
+
+
+def test_steps_that_divide_the_data_are_those_of_fit_without_repetition():
+    expected = fit(kind="finite", epochs=EPOCHS, steps_per_epoch=1)
+    assert_same(train(None, steps_per_epoch=1), expected)
+
+
+OPTIONS = {
+    "no validation": {"validation_data": None},
+    "every second validation": {"validation_freq": 2},
+    "one validation": {"validation_freq": [2]},
+    "part of the validation": {
+        "validation_data": VALIDATION.repeat(),
+        "validation_steps": 2,
+    },
+    "class weights": {"class_weight": {0: 1.0, 1: 3.0}},
+    "rates in the logs": {
+        "callbacks": [keras.callbacks.LearningRateScheduler(lambda _, rate: rate / 2)]
+    },
+    "averages": {"callbacks": [keras.callbacks.SwapEMAWeights()]},
+}
+COMPILED = {
+    "metrics that are arrays": {"metrics": ("f1_score",)},
+    "executions": {"steps_per_execution": 2},
+}
+
+
+@pytest.mark.parametrize("name", [*OPTIONS, *COMPILED])
+def test_every_option_is_that_of_fit(tmp_path, name):
+    options = {"epochs": EPOCHS, "steps_per_epoch": BATCHES} | OPTIONS.get(name, {})
+    settings = COMPILED.get(name, {})
+    expected = fit(model=rewound(**settings), **options)
+    found = train(tmp_path / "whole", model=rewound(**settings), **options)
+    assert_same(found, expected)
+    with pytest.raises(Killed):
+        kill = 3 if settings.get("steps_per_execution") else BATCHES + 1
+        train(tmp_path / "part", model=rewound(**settings), kill=kill, **options)
+    found = train(tmp_path / "part", model=rewound(**settings), **options)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("callbacks", [None, keras.callbacks.SwapEMAWeights()])
+def test_callbacks_come_as_for_fit(tmp_path, callbacks):
+    options = {"epochs": 2, "steps_per_epoch": BATCHES, "callbacks": callbacks}
+    model = rewound()
+    options |= {"validation_data": VALIDATION, "verbose": 0}
+    history = resume.fit(model, data(), backup_dir=tmp_path, **options)
+    assert_same((model.get_weights(), history), fit(**options))
+
+
+# -- Kills ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kill", [1, BATCHES, BATCHES + 1, EPOCHS * BATCHES])
+def test_a_training_killed_anywhere_ends_the_same(tmp_path, whole, kill):
+    with pytest.raises(Killed):
+        train(tmp_path, kill=kill)
+    assert_same(train(tmp_path), whole)
+
+
+def test_a_model_that_was_never_trained_resumes(tmp_path, whole):
+    with pytest.raises(Killed):
+        train(tmp_path, kill=BATCHES + 1)
+    model = compiled()
+    assert not model.optimizer.built
+    assert_same(train(tmp_path, model=model), whole)
+
+
+def test_a_training_killed_again_and_again_ends_the_same(tmp_path, whole):
     for _ in range(EPOCHS - 1):
         with pytest.raises(Killed):
-            train(tmp_path / "killed", kill=BATCHES + 3)
-    assert_same(train(tmp_path / "killed"), whole)
+            train(tmp_path, kill=BATCHES + 3)
+    assert_same(train(tmp_path), whole)
 
 
-@pytest.mark.parametrize("name", ["last.npz", "best.npz"])
-def test_a_kill_while_a_file_is_written_ends_the_same(tmp_path, monkeypatch, name):
-    whole = train(tmp_path / "whole", best="val_accuracy")
-    replace = os.replace
+@pytest.mark.parametrize("write", [1, 2, EPOCHS + 1])
+def test_a_kill_while_the_file_is_written_ends_the_same(
+    tmp_path, monkeypatch, whole, write
+):
+    replace, written = os.replace, []
 
     def killed(partial, path):
-        if path.name == name and (tmp_path / "killed" / "last.npz").exists():
+        written.append(path)
+        if len(written) == write:
             raise Killed
         replace(partial, path)
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(Killed):
-        train(tmp_path / "killed", best="val_accuracy")
+        train(tmp_path)
     monkeypatch.undo()
-    assert_same(train(tmp_path / "killed", best="val_accuracy"), whole)
+    assert_same(train(tmp_path), whole)
 
 
-def test_a_full_disk_ends_a_training_that_goes_on_with_room(tmp_path):
-    whole = train(tmp_path / "whole")
+def test_a_full_disk_ends_a_training_that_resumes_with_room(tmp_path, whole):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     class FillDisk(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 2:
+            if epoch == 1:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
 
     try:
         with pytest.raises(OSError, match="last.npz cannot be written.*room"):
-            train(tmp_path / "full", callbacks=[FillDisk()])
+            train(tmp_path, callbacks=[FillDisk()])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not list(tmp_path.glob("full/partial*"))
-    assert_same(train(tmp_path / "full"), whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.npz"]
+    assert_same(train(tmp_path), whole)
 
 
-def test_what_is_finished_is_not_trained_again(tmp_path):
-    whole = train(tmp_path)
+# -- The end of a training -----------------------------------------------------------
+
+
+def test_what_is_finished_is_not_trained_again(tmp_path, whole):
+    train(tmp_path)
     before = (tmp_path / "last.npz").read_bytes()
     assert_same(train(tmp_path, kill=1), whole)
     assert (tmp_path / "last.npz").read_bytes() == before
 
 
-def test_the_best_epoch_is_the_one_that_is_kept(tmp_path):
-    model, history = train(tmp_path, best="val_loss")  # the worst loss, to tell it
-    assert np.argmax(history["val_loss"]) != EPOCHS - 1
-    loss, _ = model.evaluate(*validation_data(), verbose=0)
-    assert loss == pytest.approx(max(history["val_loss"]), rel=1e-5)
+def stop(**options):
+    """No loss falls by 9: stops after the second epoch, and the first is the best."""
+    return keras.callbacks.EarlyStopping("loss", min_delta=9.0, **options)
 
 
-def test_without_a_folder_nothing_is_kept_and_the_weights_are_the_same(tmp_path):
-    assert_same(train(None), train(tmp_path / "kept"))
-    with pytest.raises(ValueError, match="`best` needs a `backup_dir`"):
-        train(None, best="val_accuracy")
+class StopWithin(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = batch == 1
 
 
-def test_a_loss_that_is_no_number_spoils_no_file(tmp_path):
+@pytest.mark.parametrize(
+    "callback, epochs",
+    [
+        (stop, 2),
+        (functools.partial(stop, restore_best_weights=True), 2),
+        # Ends with the last epoch, but not with its weights.
+        (functools.partial(stop, restore_best_weights=True, patience=9), EPOCHS),
+        (StopWithin, 1),
+    ],
+)
+def test_what_callbacks_end_is_not_trained_again(tmp_path, callback, epochs):
+    options = {"epochs": EPOCHS, "steps_per_epoch": BATCHES}
+    expected = fit(callbacks=[callback()], **options)
+    assert len(expected[1].epoch) == epochs
+    for kill in (None, 1, 1):
+        found = train(tmp_path, callbacks=[callback()], kill=kill)
+        assert_same(found, expected)
+
+
+def test_more_epochs_continue_what_is_finished(tmp_path, whole):
     train(tmp_path, epochs=1)
-    files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(Killed):
+        train(tmp_path, kill=1)
+    _, history = train(tmp_path)
+    assert history.epoch == whole[1].epoch
+    assert history.history["loss"][0] == whole[1].history["loss"][0]
+
+
+def test_no_epochs_leave_the_model_and_the_folder_as_they_were(tmp_path):
+    assert_same(train(tmp_path, epochs=0), fit(epochs=0, steps_per_epoch=BATCHES))
+    assert not list(tmp_path.iterdir())
+
+
+# -- Bad input -----------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_spoils_no_file(tmp_path):
+    train(tmp_path, epochs=1)
+    before = (tmp_path / "last.npz").read_bytes()
     backup = resume.Backup(tmp_path)
     with pytest.raises(FloatingPointError, match="became nan in epoch 2"):
         backup.on_epoch_end(1, {"loss": float("nan")})
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+    assert (tmp_path / "last.npz").read_bytes() == before
+
+
+def test_a_damaged_backup_is_named(tmp_path):
+    train(tmp_path, epochs=1)
+    file = tmp_path / "last.npz"
+    whole = file.read_bytes()
+    changed = bytes([*whole[:300], whole[300] ^ 1, *whole[301:]])
+    cuts = [whole[:length] for length in (0, 9, len(whole) // 2, len(whole) - 9)]
+    for damaged in (*cuts, changed):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"last\.npz .*Delete the file"):
+            train(tmp_path)
 
 
 def test_the_backup_of_another_model_is_refused(tmp_path):
     train(tmp_path, epochs=1)
-    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(1)])
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     model.compile("adam", "mse")
     with pytest.raises(ValueError, match="`backup_dir` must be"):
-        resume.fit(model, data(False), epochs=1, backup_dir=tmp_path)
+        resume.fit(model, data(), epochs=1, backup_dir=tmp_path)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5])
+def test_steps_are_counted_from_one(steps):
+    with pytest.raises(ValueError, match=f"`steps_per_epoch` must be .*{steps}"):
+        train(None, steps_per_epoch=steps)
+
+
+@pytest.mark.parametrize("kind", ["endless", "filtered", "generator"])
+def test_steps_are_needed_where_the_length_is_not_known(kind):
+    with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
+        train(None, kind=kind)
+
+
+@pytest.mark.parametrize("dataset", [(INPUTS, TARGETS), INPUTS, None])
+def test_arrays_are_refused(dataset):
+    with pytest.raises(ValueError, match=r"`dataset` must be a tf\.data\.Dataset"):
+        resume.fit(rewound(), dataset, epochs=1)
