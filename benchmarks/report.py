@@ -1,316 +1,278 @@
-"""Writes README.md, results.json and costs.png beside it, from the last benchmarks.
+"""Runs the benchmarks of all four questions and writes their page.
 
 ```
-python -m benchmarks.report
+python -m benchmarks.report          # about 40 minutes on two idle cores
+python -m benchmarks.report --quick  # few rows, into build/
+python -m benchmarks.report --page   # only the page, from the last run
 ```
+
+The page is README.md in this folder, with the picture costs.png.
 """
 
+import argparse
+import datetime
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib import ticker
 
-from benchmarks import (
-    bench_q1,
-    bench_q2,
-    bench_q3,
-    bench_q4,
-    bench_steps,
-    bench_sweep,
-    bench_workers,
-    timing,
-)
+from benchmarks import bench_q1, bench_q2, bench_q3, bench_q4, timing
 from common import plots, presets
-from q4_denoise_text.published import RECORD
 
 FOLDER = Path(__file__).parent
-MACHINES, SENTENCES = 100, 1_000_000_000
-COLUMNS = {
-    "time": "ms, ours",
-    "time_of_peer": "ms, its",
-    "ratio": "its time / ours",
-    "counted": "by counting",
-    "memory": "MiB, ours",
-    "memory_of_peer": "MiB, its",
+BENCHMARKS = (bench_q1, bench_q2, bench_q3, bench_q4)
+TITLES = {
+    1: "Question 1: recurrent classifier, full and truncated BPTT",
+    2: "Question 2: reset cell",
+    3: "Question 3: autoencoders with inversion losses",
+    4: "Question 4: Transformer denoiser",
 }
-TITLES = {"question": "question", "work": "work", "beside": "peer"}
-TEXT = """# Speed, memory and scale
+NOTES = {
+    1: "Sentences are full-length, so that padding plays no role. `t` is the number of "
+    "steps with gradient. Stock Keras cannot truncate. "
+    "At 512 tokens a truncated step is {speedup_T512_t16:.1f} times as fast as a full "
+    "one, where the FLOP estimate allows {ideal_speedup_T512_t16:.1f}; the backward "
+    "pass also writes and reads every state, which the estimate leaves out.",
+    2: '"Ours" is `ResetRNN`, "Keras" is `keras.layers.RNN(ResetCell(...))`. Other '
+    "layers do other work: by the FLOP estimate a GRU takes 2 times a reset step, and "
+    "an Elman layer (`SimpleRNN`) 0.67 times.",
+    3: "The model is a Keras model, so stock Keras is ours without XLA. Other / ours "
+    'for "reconstruction only" is what remains without the inversion and rank terms.',
+    4: "The model is a Keras model, so stock Keras is ours without XLA. In a pass ours "
+    "corrupts the sentences while it trains; PyTorch gets ready-made batches. "
+    "The ablation is our own model with all sentences padded to one length and the "
+    "softmax at every position.",
+}
+TEXT = """# Speed and memory
 
-`make bench` runs what stands here, one benchmark after the other on one machine (about an hour and a half on two idle cores, by the sum of its parts), and writes this page: {machine}. All of it is on the CPU, with as many threads as there are cores unless it says otherwise. In a round every contestant has its turn; ratios are taken within a round, and given as median (min to max).
+`make bench` wrote this page from one run ({started}) on one machine: {machine}. Everything runs on the CPU, with one thread per core.
 
-{table}
+- **Ours** runs under `fit`, compiled with XLA, with `steps_per_execution={together}` where a step is short (up to {short:,} tokens in questions 1 and 2, 128 images in question 3 and {short_4:,} tokens in question 4). Stock Keras gets the same.
+- **PyTorch** is measured eagerly and compiled by `torch.compile` (inductor, static shapes). Recurrences are compiled in blocks of {block} steps. The faster of the two is compared with ours. All take the same steps from the same weights (tested).
+- **Times** are milliseconds of a training step, medians of {rounds} rounds. In each round every candidate has its turn. Ratios are taken within a round: median (minimum to maximum).
+- **Memory** is how far training steps raise the resident memory of a process above what it was before the model was built, compilers included, under the compiler named in the same row.
+- **GFLOP** is an estimate for a training step: products of matrices and convolutions only, the backward pass twice the forward pass.
+- **Share of peak** is GFLOP divided by our time and by the machine's peak, the faster of NumPy and TensorFlow on a float32 product of 2,048 × 2,048 matrices: {peak} GFLOP/s. It is the limit: no step can be faster than its products.
 
-Ours is compiled with XLA. Times are of a training step (question 4: of a pass over the same sentences). Memory is what a step adds at the peak, the compiler's included, each in a process of its own. "By counting" is what the ratio would be if nothing took time but products of matrices, and a step back as much as two forward: 3T/(T + 2t) for the cut, which passes it, as a step back also keeps and reads a state again; 2 for a GRU, which has six of them where the reset cell has three, and 0.67 for an Elman cell, which has two.
+{verdict}
 
-![Cost against size: time of a training step by sentence length, units, images of a batch, and tokens of a batch](costs.png)
+![Time of a training step against its size, one panel per question]({picture})
 
-**Once they are large, cost grows in proportion to tokens, units and images; cutting the gradient takes more than three quarters off a long sentence.** The numbers are in `results/bench.json` of each question, and in `steps.json`, `workers.json` and `results.json` here. `make bench Q=q1_tbptt` measures one question again, and `python -m benchmarks.report` writes this page.
+{tables}
 
-## Around the mathematics
+## Many runs at once
 
-`python -m benchmarks.bench_steps`. {steps}
-
-**What surrounds a step is small: no training waits for its input, and none is compiled again after its first pass.** Each row is the training of a notebook beside the same one as it would first be written.
-
-## Several workers, many runs
-
-`python -m benchmarks.bench_workers`. {workers}
-
-**Two workers end with the weights of one (1e-6, tested), and what they add in speed is in the last column.** A core for each, one thread, no XLA, which Keras switches off under `tf.distribute`. One worker shows what the adapter itself costs. `make pretrain WORKERS=2` starts them with Ray Train, here or on the cluster that `RAY_ADDRESS` names; a worker that dies costs at most the epoch it was in (tested).
-
-`python -m benchmarks.bench_sweep`. {sweep}
-
-**On one machine a sweep gains little for runs as small as these, {sweep_efficiency:.0%} of what its cores could give; it is made for more machines.** `make sweep` does so with the runs of a notebook, seeds by settings, over cores or machines; one whose worker dies is repeated, and counted once (tested).
+{sweep}
 
 ## Faults
 
-| what happens | what is tested | command |
-| --- | --- | --- |
-| SIGKILL, ten times in a training of each question | weights and history are those of a run without, to the bit | `pytest -m kills` |
-| the same seed again | the same weights, to the bit, for each question | `pytest tests/test_kills.py` |
-| SIGKILL of a worker that shares batches, or has a run of a sweep | the same weights; the run is repeated and counted once | `pytest tests/test_distributed.py tests/test_sweep.py` |
-| 1,000 archives truncated, corrupted, oversized or with paths that escape | read or refused with a clear error, nothing outside the cache | `pytest tests/test_archives.py` |
-| any sentences, images, labels and rates (hypothesis) | a result or a `ValueError` that names the argument | `pytest tests/test_inputs.py` |
-| disk full, cache that cannot be written, two processes at once, registry gone, NaN | a clear message, files whole | `pytest tests/test_resume.py tests/test_archives.py tests/test_experiment.py` |
-
-## On paper
-
-From the figures above and the recorded times of the full runs:
-
-- **A sweep on {machines} machines** like this one. The {runs} runs behind the published figures, and what is drawn from them, take {hours:.1f} hours one after the other, the longest run {longest:.0f} minutes. They are independent of one another: a question's take {machines} machines little longer than its longest run, and in the same {hours:.1f} hours they repeat all of them from {machines} times as many seeds.
-- **Pre-training on a billion sentences.** At {length:.1f} tokens a sentence and {speed:,.0f} tokens a second one pass takes this machine {days:,.0f} days. At the efficiency that two workers have here ({efficiency:.0%} each), {machines} machines take {spread:,.1f} days. That is optimistic: they exchange {megabytes:.0f} MB of gradients at every step, over a network instead of within one machine, and one batch of {batch:,} tokens leaves each but {share:.1f} sentences. Batches that grow with the machines and GPUs come first.
+- A training that is killed resumes and ends with the same bits: `pytest tests/common/test_resume.py`, and ten SIGKILLs for each question in `pytest -m kills`.
+- The same seed gives the same weights, bit for bit: `pytest -m kills`.
+- A killed worker of a sweep is replaced and its run counts once: `pytest tests/common/test_sweep.py`.
+- Bad sentences, images, labels and rates raise a `ValueError` that names the argument: `pytest tests/common/test_inputs.py`.
+- A full disk, an unwritable cache, two processes at once or a missing registry give a clear message, and files stay complete: `pytest tests/common`.
 """  # noqa: E501
 
 
-def comparisons(q1, q2, q3, q4):
-    """Lists the rows of the table, from what each benchmark has written."""
-    return [*of_q1(q1), *of_q2(q2), *of_q3(q3), *of_q4(q4)]
+def page(records):
+    """Formats the page.
 
+    Args:
+        records: list of the four dicts that the benchmarks wrote.
 
-def of_q1(found):
-    """Lists the rows of question 1: short sentences, long ones, long ones cut."""
+    Returns:
+        The page as Markdown.
 
-    def measured(T, t):
-        memory = [used for used in found["memory"] if (used["T"], used["t"]) == (T, t)]
-        times = find(found["rows"], T=T, t=t)
-        return times, memory[0]["mebibytes"] if memory else {}
-
-    rows = []
-    for work, peer, name, of in (
-        ("32 tokens, full", "PyTorch", "torch", measured(32, None)),
-        ("512 tokens, full", "stock Keras", "stock", measured(512, None)),
-        ("512 tokens, full", "PyTorch", "torch", measured(512, None)),
-        ("512 tokens, t = 16", "PyTorch", "torch", measured(512, 16)),
-    ):
-        times, memory = of
-        names = "ours_xla", "stock_xla" if name == "stock" else name
-        ratio = times[f"{name}_over_ours"]
-        rows.append(row(1, work, peer, ratio, times["milliseconds"], memory, *names, 1))
-    (full, memory_full), (cut, memory_cut) = measured(512, None), measured(512, 16)
-    times = {
-        "full": full["milliseconds"]["ours_xla"],
-        "cut": cut["milliseconds"]["ours_xla"],
-    }
-    memory = {"full": memory_full["ours_xla"], "cut": memory_cut["ours_xla"]}
-    beside = "512 tokens, t = 16", "ours, full", cut["speedup"], times, memory
-    rows.append(row(1, *beside, "cut", "full", cut["ideal_speedup"]))
-    return rows
-
-
-def of_q2(found):
-    """Lists the rows of question 2, by how many products of matrices a step takes."""
-    measured, memory = (
-        find(found["rows"], T=256, xla=True),
-        find(found["memory"], T=256),
+    Raises:
+        ValueError: If the records come from different runs.
+    """
+    if len({record["started"] for record in records}) > 1:
+        starts = [record["started"] for record in records]
+        raise ValueError(f"`records` must come from one run. Received: {starts}")
+    versions, machine = records[0]["versions"], records[0]["machine"]
+    names = [name for name in ("tensorflow", "keras", "torch") if name in versions]
+    peaks = [max(record["machine"]["peak_gflops"].values()) for record in records]
+    return TEXT.format(
+        started=records[0]["started"],
+        machine=f"{machine['processor']}, {versions['device']}, "
+        f"{machine['GiB']:.0f} GiB, {machine['system']}, Python {versions['python']}, "
+        + ", ".join(f"{name} {versions[name]}" for name in names),
+        together=timing.TOGETHER,
+        short=timing.SHORT,
+        short_4=bench_q4.SHORT,
+        block=timing.TORCH_BLOCK,
+        rounds=records[0]["rounds"],
+        peak=f"{min(peaks):.0f} to {max(peaks):.0f}",
+        verdict=verdict([row for record in records for row in record["rows"]]),
+        picture="costs.png",
+        tables="\n\n".join(map(section, TITLES, records)),
+        sweep=sweep_text(records[1]["sweep"]),
     )
-    times, used = measured["milliseconds"], memory["mebibytes"]
-    peers = {
-        "SimpleRNN": (inverse(measured["reset_over_simple"]), 2 / 3),
-        "GRU": (measured["gru_over_reset"], 6 / 3),
-        "RNN(ResetCell)": (measured["cell_over_reset"], 1),
-        "PyTorch reset cell": (measured["torch_cell_over_reset"], 1),
-        "PyTorch GRU": (measured["torch_gru_over_reset"], 6 / 3),
-    }
-    return [
-        row(2, "256 tokens", peer, ratio, times, used, "ResetRNN", peer, counted)
-        for peer, (ratio, counted) in peers.items()
+
+
+def verdict(rows):
+    """Says on which rows ours is slower than the faster PyTorch.
+
+    Args:
+        rows: list of dicts, see `timing.compare`.
+    """
+    found = [
+        row
+        for question in TITLES
+        for row in timing.faster_torch([r for r in rows if r["question"] == question])
     ]
-
-
-def of_q3(found):
-    """Lists the rows of question 3, with the inversion terms."""
-    rows = []
-    for kind in bench_q3.KINDS:
-        measured = find(found["rows"], kind=kind, xla=True)
-        ratio, steps = measured["torch_over_inverse"], bench_q3.STEPS_IN_EPOCH
-        times = {n: 1e3 * s / steps for n, s in measured["epoch_seconds"].items()}
-        used = find(found["memory"], kind=kind)["mebibytes"]
-        names = "inverse", "PyTorch inverse"
-        work = f"128 images, {kind}"
-        rows.append(row(3, work, "PyTorch", ratio, times, used, *names, 1))
-    return rows
-
-
-def of_q4(found):
-    """Lists the rows of question 4."""
-    times = {
-        name: 1e3 * found["tokens"] / speed
-        for name, speed in found["tokens_per_second"].items()
-    }
-    work, used = f"{found['tokens']:,} tokens", found["mebibytes"]
-    return [
-        row(4, work, "naive", found["vs_naive"], times, used, "ours", "naive"),
-        row(4, work, "PyTorch", found["vs_torch"], times, used, "ours", "PyTorch", 1),
+    slower = [row for row in found if row["ratio"]["median"] < 1]
+    if not found:
+        return "PyTorch was not installed for this run."
+    if not slower:
+        return (
+            f"**Ours is no slower than the faster PyTorch on all {len(found)} rows.**"
+        )
+    lines = [
+        f"- question {row['question']}, {row['work']}: PyTorch "
+        f"({row['peer_compiler']}) takes {timing.show(row['ratio'])} of our time"
+        for row in slower
     ]
+    return "\n".join(
+        [
+            f"**Ours is slower than the faster PyTorch on {len(slower)} of "
+            f"{len(found)} rows:**\n",
+            *lines,
+        ]
+    )
 
 
-def find(rows, **values):
-    """Returns the row that has these values."""
-    (found,) = [
-        r for r in rows if all(r[key] == value for key, value in values.items())
-    ]
-    return found
+def section(question, record):
+    """Formats the heading, the note and the tables of a question."""
+    note = NOTES[question].format(**record["headline"])
+    return f"## {TITLES[question]}\n\n{note}\n\n{record['table']}"
 
 
-def inverse(ratio):
-    """Returns the ratio the other way round."""
-    return {
-        "median": 1 / ratio["median"],
-        "min": 1 / ratio["max"],
-        "max": 1 / ratio["min"],
-    }
+def sweep_text(found):
+    """Says how long several runs take one after the other and with Ray.
+
+    Args:
+        found: dict from `bench_q2.measure_sweep`, or None.
+    """
+    if found is None:
+        return "Ray was not installed for this run, so there is no row for it."
+    ratio = timing.show(found["ratio"])
+    return (
+        f"{found['runs']} trainings of question 2 ({found['steps']:,} steps each) take "
+        f"{found['one_after_the_other']:.1f} s one after the other and "
+        f"{found['ray']:.1f} s with Ray on every core: {ratio} times as fast. One run "
+        "alone already uses all cores. `make sweep` does the same with all runs of a "
+        "notebook, on this machine or on a cluster."
+    )
 
 
-def row(question, work, peer, ratio, times, memory, ours, theirs, counted=None):
-    """Makes a row of the table; `times` and `memory` are dicts by contestant."""
-    return {
-        "question": question,
-        "work": work,
-        "peer": peer,
-        "time": times[ours],
-        "time_of_peer": times[theirs],
-        "ratio": ratio,
-        "counted": counted,
-        "memory": memory.get(ours),
-        "memory_of_peer": memory.get(theirs),
-    }
-
-
-def plot_costs(q1, q2, q3, q4):
-    """Draws the milliseconds of a training step against size, a panel a question."""
-    panels = {
-        "tokens of a sentence (question 1)": {
-            f"{who}, {'full' if t is None else f't = {t}'}": [
-                (found["T"], found["milliseconds"][name])
-                for found in q1["rows"]
-                if found["t"] == t
-            ]
-            for who, name in (("ours", "ours_xla"), ("PyTorch", "torch"))
-            for t in (None, 16)
-        },
-        "units (question 2)": {
-            name: [
-                (found["units"], found["milliseconds"][name]) for found in q2["units"]
-            ]
-            for name in ("ResetRNN", "SimpleRNN", "GRU", "PyTorch reset cell")
-        },
-        "images of a batch (question 3, convolutional)": {
-            title: [
-                (found["images"], found["milliseconds"][name])
-                for found in q3["images"]
-                if found["kind"] == "conv"
-            ]
-            for name, title in bench_q3.COLUMNS.items()
-        },
-        "tokens of a batch (question 4)": {
-            name: [
-                (found["tokens"], 1e3 * found["tokens"] / speeds[name])
-                for found in q4["scaling"]["tokens of a batch"]
-                if (speeds := found["tokens_per_second"])
-            ]
-            for name in ("ours", "PyTorch")
-        },
-    }
-    figure, all_axes = plt.subplots(2, 2, figsize=(9, 7))
-    for axes, (label, lines) in zip(all_axes.flat, panels.items(), strict=True):
+def plot_costs(records):
+    """Draws the milliseconds of a training step against its size, by question."""
+    figure, all_axes = plt.subplots(2, 2, figsize=(10, 8))
+    for axes, record, (label, select, title) in zip(
+        all_axes.flat, records, panels(), strict=True
+    ):
+        rows = [row for row in record["rows"] if row["comparison"] == "same work"]
+        lines = {}
+        for row in rows:
+            if point := select(row["size"]):
+                size, suffix = point
+                lines.setdefault(f"ours, XLA{suffix}", {})[size] = row["milliseconds"]
+                name = f"{row['peer']}, {row['peer_compiler']}{suffix}"
+                lines.setdefault(name, {})[size] = row["peer_milliseconds"]
         for name, points in lines.items():
-            axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set(xlabel=label, ylabel="a step (ms)", xscale="log", yscale="log")
-        axes.set_xticks([size for size, _ in points], [size for size, _ in points])
+            style = "-" if name.startswith("ours, XLA") else "--"
+            axes.plot(points.keys(), points.values(), style, marker="o", label=name)
+        sizes = sorted({size for points in lines.values() for size in points})
+        axes.set(xlabel=label, ylabel="a training step (ms)")
+        axes.set(xscale="log", yscale="log", title=title.format(**record["headline"]))
+        axes.set_xticks(sizes, sizes)
         axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
-        axes.legend()
+        axes.legend(fontsize="small")
     return figure
 
 
-def on_paper(q4, workers, sweep):
-    """Returns the numbers of the last section."""
-    record = json.loads(RECORD.read_text("utf-8"))
-    questions = [
-        path.parent.parent for path in presets.ROOT.glob("q*/results/results.json")
+def panels():
+    """Returns of each panel the label, a function to its points, and the title.
+
+    The function takes the size of a row. It returns the value on the axis and a suffix
+    for the name of the line, or None if the row is not part of the panel.
+    """
+
+    def tokens(size):
+        if size["batch"] == 64:
+            return size["length"], "" if size["t"] is None else f", t = {size['t']}"
+
+    def longest_batches(size):
+        return (size["batch"], "") if size["length"] == 256 else None
+
+    def images(size):
+        return (size["batch"], "") if size["kind"] == "conv" else None
+
+    def tokens_of_batch(size):
+        if size.get("length") == 32:
+            return size["batch"] * size["length"], ""
+
+    return [
+        (
+            "tokens in a sentence (64 sentences)",
+            tokens,
+            "Truncation: {speedup_T512_t16:.1f} times as fast at 512 tokens",
+        ),
+        (
+            "sentences in a batch (256 tokens)",
+            longest_batches,
+            "Reset cell: {speed_vs_keras_gru_xla:.1f} times as fast as a GRU",
+        ),
+        (
+            "images in a batch (convolutional)",
+            images,
+            "Inversion terms: {conv_inversion_time:.1f} times the plain step",
+        ),
+        (
+            "tokens in a batch (32 per sentence)",
+            tokens_of_batch,
+            "Denoiser: length buckets make it {tokens_per_second_vs_naive:.1f} times "
+            "as fast",
+        ),
     ]
-    results = [
-        json.loads((folder / "results" / "results.json").read_text("utf-8"))
-        for folder in questions
-    ]
-    length = record["tokens"] / record["sentences"]
-    speed = q4["tokens_per_second"]["ours"]
-    two = find(workers["rows"], workers=2, tokens=bench_workers.TOKENS)
-    efficiency = two["over_fit"]["median"] / 2
-    faster = find(sweep["rows"], how=bench_sweep.ON_RAY)["over_plain"]["median"]
-    days = SENTENCES * length / speed / 86_400
-    return {
-        "machines": MACHINES,
-        "runs": sum(result["runs"] for result in results),
-        "hours": sum(result["wall_seconds"] for result in results) / 3600,
-        "longest": max(result["longest_run_seconds"] for result in results) / 60,
-        "sweep_efficiency": faster / sweep["cores"],
-        "length": length,
-        "speed": speed,
-        "days": days,
-        "efficiency": efficiency,
-        "spread": days / MACHINES / efficiency,
-        "megabytes": 4e-6 * workers["weights"],
-        "batch": bench_workers.TOKENS,
-        "share": bench_workers.TOKENS / MACHINES / length,
-    }
 
 
-def page(found, steps, workers, sweep):
-    """Formats the page from what each benchmark has written."""
-    versions, machine = found[-1]["versions"], found[-1]["machine"]
-    names = ("python", "tensorflow", "keras", "torch")
-    return TEXT.format(
-        machine=f"{machine['processor']}, {versions['device']}, "
-        f"{machine['GiB']:.0f} GiB, {machine['system']}, "
-        + ", ".join(f"{name} {versions[name]}" for name in names),
-        table=timing.table(COLUMNS, comparisons(*found), TITLES),
-        steps=bench_steps.report(steps),
-        workers=bench_workers.report(workers),
-        sweep=bench_sweep.report(sweep),
-        **on_paper(found[-1], workers, sweep),
-    )
+def run_all(quick):
+    """Runs the four benchmarks, each in a process of its own, as one run."""
+    started = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    for benchmark in BENCHMARKS:
+        command = [sys.executable, "-m", benchmark.__name__, "--started", started]
+        command += ["--quick"] if quick else []
+        subprocess.run(command, check=True, cwd=presets.ROOT)
 
 
-def load_results():
-    """Returns the results of the questions' benchmarks, and of the three others."""
-    found = [bench.load_results() for bench in (bench_q1, bench_q2, bench_q3, bench_q4)]
-    others = (bench_steps, bench_workers, bench_sweep)
-    return found, *(timing.load_results(bench.RESULTS) for bench in others)
+def read_records(quick=False):
+    """Returns what the four benchmarks wrote last."""
+    paths = [timing.record_path(bench.QUESTION, quick) for bench in BENCHMARKS]
+    return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
-def main():
-    """Writes the three files."""
-    found, *others = load_results()
+def main(argv=None):
+    """Runs the benchmarks and writes the page and its picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few rows, into build/")
+    parser.add_argument("--page", action="store_true", help="do not measure again")
+    args = parser.parse_args(argv)
+    if not args.page:
+        run_all(args.quick)
+    records = read_records(args.quick)
+    folder = presets.ROOT / "build" / "benchmarks" if args.quick else FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
     plots.use_style()
-    plot_costs(*found).savefig(FOLDER / "costs.png", metadata={"Software": None})
-    (FOLDER / "README.md").write_text(page(found, *others), "utf-8")
-    about = {key: found[-1][key] for key in ("versions", "machine")}
-    results = about | {"rows": comparisons(*found)}
-    (FOLDER / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    print(f"Written: {FOLDER / 'README.md'}")
+    plot_costs(records).savefig(folder / "costs.png", metadata={"Software": None})
+    (folder / "README.md").write_text(page(records), "utf-8")
+    print(f"Written: {folder / 'README.md'}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""What the benchmarks share: the work, the clock, rounds, ratios and tables.
+"""The parts that all benchmarks share: clocks, turns, memory, machine, rows, tables.
 
-A step is timed from the end of the one before to its own end. In a round every
-contestant has its turn, so that whatever else the machine does hits all of them
-alike; every ratio is taken within a round.
+A candidate is a pair `(name, compiler)`, such as `("ours", "XLA")` or
+`("PyTorch", "inductor")`. In a round each candidate has its turn, so that other load on
+the machine hits all of them alike. Ratios are taken within a round.
 """
 
 import argparse
 import concurrent.futures
+import functools
 import importlib.metadata
-import importlib.util
 import json
 import math
 import multiprocessing
@@ -25,66 +25,84 @@ import numpy as np
 import tensorflow as tf
 
 from common import presets
+from common.results import markdown_table
 
-VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCH_SIZE, BATCHES = 5000, 128, 128, 64, 8
+try:
+    import torch
+except ImportError:
+    torch = None
+
+VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCHES = 5000, 128, 128, 8
 LEARNING_RATE = 1e-3
 CORES = os.cpu_count()
-TORCH = importlib.util.find_spec("torch") is not None
+OURS = ("ours", "XLA")
+EAGER, INDUCTOR = ("PyTorch", "eager"), ("PyTorch", "inductor")
+PYTORCH = (EAGER, INDUCTOR) if torch else ()
 
-CPU_INFO, PROC_STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
-
-# A contestant has its turn of at least so many steps and seconds in each round.
+# `torch.compile` unrolls a loop over time, so it compiles blocks of so many steps.
+TORCH_BLOCK = 32
+# Steps up to this many tokens run several to an execution of `fit`.
+SHORT, TOGETHER = 2_048, 32
+# The least that a turn takes.
 MIN_STEPS, MIN_SECONDS = 3, 0.3
 
+CPU_INFO, PROC = Path("/proc/cpuinfo"), Path("/proc/self")
 
-def main(description, results_file, measure, report, *, full, quick, argv=None):
-    """Runs a benchmark from the command line: prints its tables, writes them as JSON.
+if torch:
+    torch.set_num_threads(CORES)
+    torch.set_flush_denormal(True)  # as TensorFlow does
+    torch._dynamo.config.recompile_limit = 64  # a program for each shape
+
+
+def main(question, measure, *, full, quick, argv=None):
+    """Runs the benchmark of a question and writes `results/bench.json`.
 
     Args:
-        description: str, for `--help`.
-        results_file: `Path` in the repository; a quick run writes it below `build`.
-        measure: function from a plan to the dict of what was measured.
-        report: function from the whole dict to the tables.
-        full: dict, the plan, with `rounds`.
-        quick: dict, the plan of `--quick`.
+        question: str, the question's folder.
+        measure: function of a plan and a peak in GFLOP/s that returns `rows` and
+            `headline` in a dict.
+        full: dict, the plan.
+        quick: dict, the plan of `--quick`, whose record goes below `build`.
         argv: list of str, or None for the command line's.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(description=f"Benchmark of {question}.")
     parser.add_argument("--quick", action="store_true", help="few rows and rounds")
-    parser.add_argument("--output", type=Path, help=f"default {results_file}")
+    parser.add_argument("--started", help="names the run that this is a part of")
     args = parser.parse_args(argv)
-    default = presets.ROOT / ("build" if args.quick else "") / results_file
-    output = args.output or default
-    plan = quick if args.quick else full
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    if not TORCH:
-        progress("PyTorch is not installed and left out: pip install torch")
-    results = {"versions": versions(), "machine": machine()}
-    results |= {"cores": CORES, "rounds": plan["rounds"]}
-    results |= measure(plan)
-    print(report(results))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    print(f"\nWritten to {output}")
+    if not torch:
+        progress("PyTorch is not installed and left out: pip install -e .[bench]")
+    plan = quick if args.quick else full
+    peaks = peak_gflops()
+    record = {"started": args.started or "alone", "versions": versions()}
+    record |= {"machine": machine() | {"peak_gflops": peaks}, "rounds": plan["rounds"]}
+    record |= measure(plan, max(peaks.values()))
+    record["table"] = table(record["rows"])
+    path = record_path(question, args.quick)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    print(f"{record['table']}\n\n{record['headline']}\n\nWritten to {path}")
 
 
-def load_results(path):
-    """Returns what a run of a benchmark has written.
+def record_path(question, quick=False):
+    """Returns the path of a question's `bench.json`."""
+    root = presets.ROOT / "build" if quick else presets.ROOT
+    return root / question / "results" / "bench.json"
 
-    Args:
-        path: path of the file, in the repository unless absolute.
-    """
-    return json.loads((presets.ROOT / path).read_text("utf-8"))
+
+def progress(text):
+    """Prints a line about the progress to stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def versions():
-    """Returns `presets.versions` and that of PyTorch, where it is installed."""
-    torch = {"torch": importlib.metadata.version("torch")} if TORCH else {}
-    return presets.versions() | torch
+    """Returns `presets.versions` and the version of PyTorch, if it is installed."""
+    more = {"torch": importlib.metadata.version("torch")} if torch else {}
+    return presets.versions() | more
 
 
 def machine():
-    """Tells what it runs on: processor, memory and system, as far as they tell."""
+    """Describes the machine: processor, memory (GiB, or None) and system."""
     processor = platform.processor() or platform.machine()
     if CPU_INFO.exists():
         names = re.findall(r"^model name\s*: (.+)$", CPU_INFO.read_text(), re.MULTILINE)
@@ -95,155 +113,360 @@ def machine():
     return {"processor": processor, "GiB": memory, "system": platform.system()}
 
 
-def progress(text):
-    """Tells on stderr how far the benchmark is."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def batches(length):
-    """Makes the work: full-length sentences of random tokens, and labels.
+def peak_gflops(size=2048, repeats=9):
+    """Measures how fast the machine multiplies large float32 matrices.
 
     Args:
-        length: int, tokens of a sentence.
+        size: int, rows and columns.
+        repeats: int.
 
     Returns:
-        `(ids, labels)` of `BATCHES` batches: int32 `(BATCHES, BATCH_SIZE, length)` and
-        float32 `(BATCHES, BATCH_SIZE, 1)`.
+        Dict from a library to the median of its GFLOP/s.
+    """
+    matrix = np.random.default_rng(0).random((size, size), dtype="float32")
+    tensor = tf.constant(matrix)
+    products = {
+        "NumPy": lambda: matrix @ matrix,
+        "TensorFlow": lambda: tf.linalg.matmul(tensor, tensor).numpy(),
+    }
+    found = {}
+    for name, product in products.items():
+        ends = [time.perf_counter()]
+        for _ in range(repeats + 1):
+            product()
+            ends.append(time.perf_counter())
+        found[name] = 2e-9 * size**3 / statistics.median(np.diff(ends)[1:])
+    return found
+
+
+# Steps of a candidate.
+
+
+def compile_keras(model, compiler, tokens):
+    """Compiles a classifier of sentences, for steps of so many tokens."""
+    model.compile(
+        optimizer=keras.optimizers.Adam(LEARNING_RATE),
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        jit_compile=compiler == "XLA",
+        steps_per_execution=TOGETHER if tokens <= SHORT else 1,
+    )
+
+
+def sentences(batch, length):
+    """Makes full-length sentences of random tokens, and labels.
+
+    Args:
+        batch: int, sentences in a batch.
+        length: int, tokens in a sentence.
+
+    Returns:
+        `(ids, labels)` of `BATCHES` batches: int32 `(BATCHES, batch, length)` and
+        float32 `(BATCHES, batch, 1)`.
     """
     rng = np.random.default_rng(1)
-    ids = rng.integers(1, VOCAB_SIZE, (BATCHES, BATCH_SIZE, length), dtype="int32")
-    return ids, rng.integers(0, 2, (BATCHES, BATCH_SIZE, 1)).astype("float32")
+    ids = rng.integers(1, VOCAB_SIZE, (BATCHES, batch, length), dtype="int32")
+    return ids, rng.integers(0, 2, (BATCHES, batch, 1)).astype("float32")
 
 
-def keras_steps(model, length, steps):
-    """Trains a Keras model under `fit`; returns the seconds of each step."""
-    dataset = tf.data.Dataset.from_tensor_slices(batches(length))
-    return fit_steps(model, dataset, steps)
+def keras_steps(model, batches, steps):
+    """Trains a Keras model with `fit` and times its steps.
 
+    Args:
+        model: compiled Keras model.
+        batches: `tf.data.Dataset`, or arrays whose first axis counts batches.
+        steps: int, rounded up to whole executions of `steps_per_execution`.
 
-def fit_steps(model, dataset, steps):
-    """Trains a Keras model on batches; returns the seconds of each step."""
-    ends = []
+    Returns:
+        Array of the seconds of a step, one per execution: from the end of the one
+        before to its own, divided by its steps.
+    """
+    if not isinstance(batches, tf.data.Dataset):
+        batches = tf.data.Dataset.from_tensor_slices(batches).repeat()
+    ends, size = [], model.steps_per_execution
     clock = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter())
     )
     model.fit(
-        dataset.repeat().prefetch(tf.data.AUTOTUNE),
-        steps_per_epoch=steps + 1,
+        batches.prefetch(tf.data.AUTOTUNE),
+        steps_per_epoch=(math.ceil(steps / size) + 1) * size,
         callbacks=[clock],
         shuffle=False,
         verbose=0,
     )
+    return np.diff(ends) / size
+
+
+def torch_compiled(function, compiler):
+    """Returns a function of PyTorch as it is, or compiled whole for each shape."""
+    if compiler == "eager":
+        return function
+    return torch.compile(function, dynamic=False, fullgraph=True)
+
+
+def torch_copy(layer, *weights):
+    """Returns a layer of PyTorch with its first parameters set to arrays."""
+    for parameter, weight in zip(layer.parameters(), weights, strict=False):
+        parameter.data.copy_(torch.tensor(weight))
+    return layer
+
+
+def torch_steps(train, batches, steps):
+    """Trains in PyTorch; returns the seconds of each step.
+
+    Args:
+        train: function that takes one step on the arguments that a batch holds.
+        batches: list of tuples.
+        steps: int.
+    """
+    ends = []
+    for step in range(steps + 1):
+        train(*batches[step % len(batches)])
+        ends.append(time.perf_counter())
     return np.diff(ends)
 
 
-def time_in_turns(runs, size, rounds):
-    """Times every contestant at one size of the work, in rounds.
+def torch_trainer(loss_of, parameters):
+    """Returns a function that takes one step of Adam on the loss of a batch."""
+    optimizer = torch.optim.Adam(parameters, LEARNING_RATE, eps=1e-7, fused=True)
+
+    def train(*batch):
+        loss = loss_of(*batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return train
+
+
+def torch_parameters(weights):
+    """Returns arrays as trainable parameters of PyTorch."""
+    return [torch.nn.Parameter(torch.tensor(w, dtype=torch.float32)) for w in weights]
+
+
+@functools.cache
+def torch_recurrence(compiler):
+    """Returns the scan of a recurrence in PyTorch.
 
     Args:
-        runs: dict from a contestant to a function `(size, steps) -> seconds of each
-            step`.
-        size: what the functions are given, such as the tokens of a sentence.
-        rounds: int.
+        compiler: "eager" or "inductor", which gets blocks of `TORCH_BLOCK` steps.
 
     Returns:
-        Dict from a contestant to a list with the median seconds of every round.
+        Function of projected inputs `(batch, time, units)`, gates of that shape or
+        None, a state `(batch, units)` and the recurrent kernel; it returns the last
+        state.
     """
-    steps, seconds = {}, {key: [] for key in runs}
-    for key, run in runs.items():
-        run(size, 1)  # traces and compiles
-        steps[key] = math.ceil(MIN_SECONDS / np.median(run(size, 2)))
-    for turn in range(rounds):
-        progress(f"{size}: round {turn + 1} of {rounds}")
-        for key in list(runs)[:: -1 if turn % 2 else 1]:
-            step_seconds = runs[key](size, max(MIN_STEPS, steps[key]))
-            seconds[key].append(float(np.median(step_seconds)))
-    return seconds
+
+    def block(projected, gates, state, kernel):
+        gates = [None] * projected.shape[1] if gates is None else gates.unbind(1)
+        for inputs, gate in zip(projected.unbind(1), gates, strict=True):
+            state = torch.tanh(torch.addmm(inputs, state, kernel))
+            state = state if gate is None else state * gate
+        return state
+
+    if compiler == "eager":
+        return block
+    compiled = torch_compiled(block, compiler)
+
+    def scan(projected, gates, state, kernel):
+        for start in range(0, projected.shape[1], TORCH_BLOCK):
+            part = slice(start, start + TORCH_BLOCK)
+            gate = None if gates is None else gates[:, part]
+            state = compiled(projected[:, part], gate, state, kernel)
+        return state
+
+    return scan
 
 
-def milliseconds(runs, size, rounds):
-    """Returns the median milliseconds of a step of every contestant, in turns.
+# What is measured of candidates.
+
+
+def measure(build, candidates, plan, title, size, least=MIN_STEPS):
+    """Times candidates in rounds, and measures their memory where the plan says so.
 
     Args:
-        runs: see `time_in_turns`.
-        size: see `time_in_turns`.
-        rounds: int.
-    """
-    seconds = time_in_turns(runs, size, rounds)
-    return {name: 1e3 * statistics.median(found) for name, found in seconds.items()}
-
-
-def step_mebibytes(build, arguments, *sizes):
-    """Measures in a process of its own how much memory a step takes.
-
-    Args:
-        build: function of a module that makes a contestant, see `time_in_turns`.
-        arguments: tuple, for `build`.
-        *sizes: sizes of the work. What is measured is by how much a step at the last
-            one raises the peak that the ones before have reached; what the compiler
-            takes is part of it.
+        build: function of a module, of a candidate's name and compiler and the values
+            of `size`. It returns a function `steps -> seconds of each step`.
+        candidates: list of `(name, compiler)`.
+        plan: dict with `rounds`, and the values of those sizes in `memory` whose memory
+            is measured.
+        title: str, for the progress.
+        size: dict, of the work.
+        least: int, the number of steps in a turn, unless they are short.
 
     Returns:
-        MiB, or None where the system does not tell.
+        `(seconds, memory)`: dict from a candidate to a list with the median seconds of
+        each round, and dict from a candidate to MiB.
     """
-    if not PROC_STATUS.exists():
-        progress(f"Memory is left out: it is read from {PROC_STATUS}, on Linux")
+    runs, steps, seconds = {}, {}, {key: [] for key in candidates}
+    for key in candidates:
+        progress(f"{title}: {', '.join(key)}")
+        run = runs[key] = build(*key, *size.values())
+        run(1)  # traces and compiles
+        steps[key] = max(least, math.ceil(MIN_SECONDS / np.median(run(least))))
+    for turn in range(plan["rounds"]):
+        for key in candidates[:: -1 if turn % 2 else 1]:
+            seconds[key].append(float(np.median(runs[key](steps[key]))))
+    if tuple(size.values()) not in plan["memory"]:
+        return seconds, {}
+    return seconds, {key: mebibytes(build, *key, *size.values()) for key in candidates}
+
+
+def mebibytes(build, *arguments):
+    """Measures in a process of its own how much memory the training of a model takes.
+
+    Args:
+        build: function of a module that builds a candidate, see `measure`.
+        *arguments: for `build`.
+
+    Returns:
+        MiB by which the resident memory at the peak of training steps is above that
+        before the model was built. The first steps, which compile, do not count, but
+        what they leave behind does. None where the system does not tell.
+    """
+    if not PROC.exists():
+        progress(f"Memory is left out: it is read from {PROC}, on Linux")
         return None
-    progress(f"memory of {arguments}, {sizes[-1]}")
+    progress(f"memory of {arguments}")
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-        return process.submit(_step_mebibytes, build, arguments, sizes).result()
+        return process.submit(_mebibytes, build, arguments).result()
 
 
-def _step_mebibytes(build, arguments, sizes):
+def _mebibytes(build, arguments):
+    before = _restart_peak()
     run = build(*arguments)
-    for size in sizes:
-        before = _peak_mebibytes()
-        run(size, 1)
-    return _peak_mebibytes() - before
+    run(1)
+    _restart_peak()
+    run(MIN_STEPS)
+    return _status("VmHWM") - before
 
 
-def _peak_mebibytes():
-    return int(PROC_STATUS.read_text().split("VmHWM:")[1].split()[0]) / 1024
+def _restart_peak():
+    """Sets the peak of resident memory to its present size; returns that in MiB."""
+    (PROC / "clear_refs").write_text("5")
+    return _status("VmRSS")
 
 
-def ratio(slow, fast, by=1):
-    """Reduces two lists of seconds, one a round, to their ratio: median, min, max."""
-    ratios = [a / b / by for a, b in zip(slow, fast, strict=True)]
-    median = statistics.median(ratios)
-    return {"median": median, "min": min(ratios), "max": max(ratios)}
+def _status(field):
+    status = (PROC / "status").read_text()
+    return int(status.split(f"{field}:")[1].split()[0]) / 1024
 
 
-def table(columns, rows, key_columns, part=None):
-    """Formats rows as a Markdown table.
+def ratio(slow, fast):
+    """Reduces two lists of seconds, one per round, to their ratio: median, min, max."""
+    ratios = [a / b for a, b in zip(slow, fast, strict=True)]
+    return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
+
+
+def compare(seconds, pairs=None, *, gflop, peak, memory, **about):
+    """Makes a row for each comparison.
 
     Args:
-        columns: dict from a key of a row to the title of its column.
-        rows: list of dicts.
-        key_columns: dict from a title to the key of the row's own name in it.
-        part: key of the dict within a row that holds the columns, or None.
+        seconds: dict from `measure`.
+        pairs: list of `(candidate, peer)`; by default ours with XLA and each other one.
+        gflop: float, of our step.
+        peak: float, GFLOP/s of the machine.
+        memory: dict from `measure`.
+        **about: `question`, `work` (text), `size` (dict of numbers) and `comparison`:
+            "same work", "other layers" or "ablation".
 
     Returns:
-        The table as text.
+        List of dicts that JSON can hold.
     """
-    titles = [*key_columns, *columns.values()]
-    lines = [titles, ["---:"] * len(titles)]
+    medians = {key: 1e3 * statistics.median(found) for key, found in seconds.items()}
+    rows = []
+    for ours, peer in pairs or [(OURS, key) for key in seconds if key != OURS]:
+        row = about | {"ours": ours[0], "compiler": ours[1]}
+        row |= {"milliseconds": medians[ours], "peer": peer[0]}
+        row |= {"peer_compiler": peer[1], "peer_milliseconds": medians[peer]}
+        row["ratio"] = ratio(seconds[peer], seconds[ours])
+        row["mebibytes"] = memory.get(ours)
+        row["peer_mebibytes"] = memory.get(peer)
+        row["gflop"] = gflop
+        row["share_of_peak"] = gflop / (1e-3 * medians[ours]) / peak
+        rows.append(row)
+    return rows
+
+
+# Rows for a reader.
+
+
+def faster_torch(rows):
+    """Returns of each work's rows against PyTorch the one with the faster compiler."""
+    fastest = {}
     for row in rows:
-        values = row[part] if part else row
-        cells = [show(values[key]) if key in values else "" for key in columns]
-        names = [
-            "all" if row[key] is None else row[key] for key in key_columns.values()
+        if row["peer"] == "PyTorch" and row["comparison"] == "same work":
+            best = fastest.setdefault(row["work"], row)
+            if row["peer_milliseconds"] < best["peer_milliseconds"]:
+                fastest[row["work"]] = row
+    return list(fastest.values())
+
+
+def table(rows):
+    """Formats rows as Markdown tables.
+
+    Args:
+        rows: list of dicts, see `compare`.
+
+    Returns:
+        A table with one line per work and one column per candidate; and below it,
+        where there are any, one with a line per other comparison.
+    """
+    same = [row for row in rows if row["comparison"] == "same work"]
+    others = [row for row in rows if row["comparison"] != "same work"]
+    return "\n\n".join([_same_work(same), *([_others(others)] if others else [])])
+
+
+def _same_work(rows):
+    peers = list(dict.fromkeys((row["peer"], row["peer_compiler"]) for row in rows))
+    fastest = {row["work"]: row for row in faster_torch(rows)}
+    titles = ["a training step", f"ours, {OURS[1]} (ms)"]
+    titles += [f"{', '.join(peer)} (ms)" for peer in peers]
+    titles += ["faster PyTorch / ours"] if fastest else []
+    titles += ["ours (MiB)"] + (["faster PyTorch (MiB)"] if fastest else [])
+    titles += ["GFLOP", "share of peak"]
+    lines = []
+    for work in dict.fromkeys(row["work"] for row in rows):
+        of_peer = {
+            (r["peer"], r["peer_compiler"]): r for r in rows if r["work"] == work
+        }
+        first, torch = next(iter(of_peer.values())), fastest.get(work)
+        line = [work, show(first["milliseconds"])]
+        line += [
+            show(of_peer[peer]["peer_milliseconds"]) if peer in of_peer else ""
+            for peer in peers
         ]
-        lines.append([*names, *cells])
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+        line += [show(torch["ratio"])] if torch else [""] * bool(fastest)
+        line += [show(first["mebibytes"])]
+        line += [show(torch["peer_mebibytes"])] if torch else [""] * bool(fastest)
+        lines.append([*line, show(first["gflop"]), f"{first['share_of_peak']:.0%}"])
+    return markdown_table(titles, lines)
+
+
+def _others(rows):
+    titles = ["a training step", "ours", "ms", "other", "ms", "other / ours"]
+    titles += ["ours (MiB)", "other (MiB)"]
+    lines = [
+        [
+            row["work"],
+            f"{row['ours']}, {row['compiler']}",
+            show(row["milliseconds"]),
+            f"{row['peer']}, {row['peer_compiler']}",
+            show(row["peer_milliseconds"]),
+            show(row["ratio"]),
+            show(row["mebibytes"]),
+            show(row["peer_mebibytes"]),
+        ]
+        for row in rows
+    ]
+    return markdown_table(titles, lines)
 
 
 def show(value):
-    """Formats a number, or the median, min and max of one, or what is not known."""
+    """Formats a number, the median, min and max of one, or None."""
     if value is None:
         return ""
     if isinstance(value, dict):
         return f"{value['median']:.2f} ({value['min']:.2f} to {value['max']:.2f})"
-    if isinstance(value, int):
-        return str(value)
-    return f"{value:.1f}" if value > 10 else f"{value:.2f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")

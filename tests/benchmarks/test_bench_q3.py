@@ -1,93 +1,61 @@
 """The benchmark of question 3: same work in Keras and PyTorch, and its arithmetic."""
 
-import json
-
-import keras
 import pytest
 
-from benchmarks import bench_q3
+from benchmarks import bench_q3, timing
+from benchmarks.timing import EAGER, INDUCTOR, OURS
 
-SECONDS = {
-    ("inverse", False): [0.30, 0.60, 0.30],
-    ("inverse", True): [0.15, 0.15, 0.15],
-    ("plain", False): [0.20, 0.20, 0.20],
-    ("plain", True): [0.10, 0.10, 0.10],
-    ("PyTorch inverse", None): [0.60, 0.60, 0.60],
-    ("PyTorch plain", None): [0.30, 0.30, 0.30],
-}
+BATCH = 6
+needs_torch = pytest.mark.skipif(timing.torch is None, reason="needs PyTorch")
 
 
-@pytest.fixture(params=[True, False], ids=["torch", "no torch"])
-def results(request):
-    seconds = {
-        key: values
-        for key, values in SECONDS.items()
-        if request.param or key[1] is not None
-    }
-    rows = [
-        bench_q3.time_row(kind, xla, seconds)
-        for kind in bench_q3.KINDS
-        for xla in (False, True)
-    ]
-    found = dict.fromkeys(rows[0]["epoch_seconds"], 2.5)
-    images = [{"kind": "conv", "images": 32, "milliseconds": found}]
-    memory = [{"kind": "conv", "mebibytes": found}]
-    return {"rounds": 3, "rows": rows, "images": images, "memory": memory}
+@needs_torch
+@pytest.mark.parametrize("kind", bench_q3.KINDS)
+def test_pytorch_goes_down_on_the_loss_of_keras(kind):
+    model = bench_q3.keras_model(kind, bench_q3.WEIGHTS[kind])
+    model.compile()
+    images = bench_q3.images(BATCH)[0]
+    expected = model.evaluate(images, batch_size=BATCH, verbose=0, return_dict=True)
+    train, batches = bench_q3.build_torch(model, "eager", kind, BATCH)
+    first = train(*batches[0]).item()
+    assert first == pytest.approx(expected["loss"], rel=1e-4)
+    assert train(*batches[0]).item() < first
 
 
-def test_ratios_are_taken_within_a_round(results):
-    without, with_xla = results["rows"][:2]
-    assert without["inverse_over_plain"] == pytest.approx(
-        {"median": 1.5, "min": 1.5, "max": 3.0}
-    )
-    assert with_xla["epoch_seconds"]["plain"] == pytest.approx(46.8)
-    if "torch_over_inverse" in without:
-        assert without["torch_over_inverse"]["min"] == pytest.approx(1.0)
-        assert with_xla["torch_over_plain"]["median"] == pytest.approx(3.0)
+@needs_torch
+@pytest.mark.parametrize("kind", bench_q3.KINDS)
+@pytest.mark.parametrize("batch", [5, BATCH])
+def test_the_flop_estimate_is_what_pytorch_counts(kind, batch):
+    from torch.utils.flop_counter import FlopCounterMode
 
-
-def test_headline_metrics_survive_the_file(results, tmp_path):
-    path = tmp_path / "bench.json"
-    path.write_text(json.dumps(results))
-    metrics = bench_q3.headline_metrics(bench_q3.load_results(path))
-    expected = {"dense_inversion_time": 1.5, "conv_inversion_time": 1.5}
-    if "torch_over_inverse" in results["rows"][0]:
-        expected |= {"dense_torch_time": 4.0, "conv_torch_time": 4.0}
-    assert metrics == pytest.approx(expected)
-
-
-def test_report_has_a_column_for_everyone_there(results):
-    report = bench_q3.report(results)
-    there = "torch_over_inverse" in results["rows"][0]
-    assert ("| PyTorch, plain |" in report) == there
-    assert "| conv | True |" in report
-    assert "| conv | 32 | 2.50 |" in report
+    model = bench_q3.keras_model(kind, bench_q3.WEIGHTS[kind])
+    train, batches = bench_q3.build_torch(model, "eager", kind, batch)
+    with FlopCounterMode(display=False) as counter:
+        train(*batches[0])
+    expected = bench_q3.flops(kind, batch)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize("kind", bench_q3.KINDS)
-@pytest.mark.parametrize("losses", bench_q3.LOSSES)
-def test_pytorch_starts_from_the_loss_of_keras(kind, losses, monkeypatch):
-    pytest.importorskip("torch")
-    keras.utils.set_random_seed(0)  # as `build` does
-    model = bench_q3.build_autoencoder(kind, **bench_q3.LOSSES[losses])
-    model.compile()
-    ours = model.evaluate(
-        bench_q3.images(bench_q3.BATCH)[0], batch_size=bench_q3.BATCH, verbose=0
+def test_the_weights_of_the_terms_are_the_defaults(kind):
+    ours = bench_q3.keras_model(kind, bench_q3.WEIGHTS[kind])
+    default = bench_q3.build_autoencoder(kind)
+    for name in ("inversion_weight", "rank_weight"):
+        assert ours.get_config()[name] == default.get_config()[name]
+
+
+def test_ours_runs_under_fit():
+    run = bench_q3.build(*OURS, "dense", 16)
+    assert len(run(2 * timing.TOGETHER)) == 2
+
+
+def test_the_headline_has_the_cost_and_the_faster_pytorch():
+    seconds = {OURS: [0.15], bench_q3.PLAIN: [0.1], EAGER: [0.6], INDUCTOR: [0.3]}
+    same = {key: seconds[key] for key in (OURS, EAGER, INDUCTOR)}
+    rows = timing.compare(
+        same, question=3, work="dense", size={}, comparison="same work", gflop=1.0,
+        peak=1.0, memory={},
+    )  # fmt: skip
+    assert bench_q3.headline("dense", seconds, rows) == pytest.approx(
+        {"dense_inversion_time": 1.5, "dense_torch_time": 2.0}
     )
-
-    theirs, loss_of = [], bench_q3.torch_losses
-
-    def spy(*args):
-        theirs.append(loss_of(*args))
-        return theirs[-1]
-
-    monkeypatch.setattr(bench_q3, "torch_losses", spy)
-    bench_q3.build(kind, f"PyTorch {losses}", None)(bench_q3.BATCH, 2)
-    assert theirs[0].item() == pytest.approx(ours[0], rel=1e-4)
-    assert theirs[-1].item() != pytest.approx(ours[0], rel=1e-3)
-
-
-@pytest.mark.parametrize("xla", [False, True])
-def test_keras_contestants_run_under_fit(xla):
-    run = bench_q3.build("dense", "inverse", xla)
-    assert len(run(16, 2)) == 2

@@ -6,96 +6,109 @@ import keras
 import numpy as np
 import pytest
 
-from benchmarks import bench_q4
+from benchmarks import bench_q4, timing
 from q4_denoise_text.denoise_text import build_denoiser
 from q4_denoise_text.pretraining import LENGTHS, TOKENS, Buckets
 
-SECONDS = {
-    "ours": [1.0, 1.0, 2.0],
-    "ours, no XLA": [2.0, 2.0, 2.0],
-    "naive": [3.0, 4.0, 5.0],
-    "PyTorch": [1.5, 1.5, 1.5],
-}
+VOCAB_SIZE = 30
+needs_torch = pytest.mark.skipif(timing.torch is None, reason="needs PyTorch")
 
 
 @pytest.fixture
-def record(tmp_path, monkeypatch):
-    lengths = [0] * 4 + [10] * 61
-    (tmp_path / "pretraining.json").write_text(json.dumps({"lengths": lengths}))
-    monkeypatch.setattr(bench_q4, "RECORD", tmp_path / "pretraining.json")
-
-
-@pytest.fixture(params=[True, False], ids=["torch", "no torch"])
-def results(request):
-    seconds = {n: s for n, s in SECONDS.items() if request.param or n != "PyTorch"}
-    rows = [np.arange(4)] * 300
-    more = {"rounds": 3, "input_share": 0.1, "mebibytes": {"ours": 700.0}}
-    scaling = {"width": [{"width": 64, "tokens_per_second": {"ours": 9000.0}}]}
-    return bench_q4.reduce(seconds, rows) | more | {"scaling": scaling}
-
-
-def test_the_sentences_fill_whole_batches(record):
-    rows = bench_q4.sentences(6)
-    sizes = np.array([len(row) for row in rows])
-    assert 4 <= sizes.min() and sizes.max() <= LENGTHS[-1]
-    bucket = np.searchsorted(LENGTHS, sizes)
-    for i, count in enumerate(np.bincount(bucket, minlength=len(LENGTHS))):
-        assert count % (TOKENS // LENGTHS[i]) == 0
-    assert len(Buckets(rows)) > 0
-    assert {len(row) for row in bench_q4.sentences(2, length=16)} == {16}
-
-
-def test_ratios_are_taken_within_a_round(results):
-    assert results["tokens_per_second"]["ours"] == pytest.approx(1200)
-    expected = {"median": 3.0, "min": 2.5, "max": 4.0}
-    assert results["vs_naive"] == pytest.approx(expected)
-    if "vs_torch" in results:
-        assert results["vs_torch"]["median"] == pytest.approx(1.5)
-
-
-def test_headline_metrics_survive_the_file(results, tmp_path):
-    path = tmp_path / "bench.json"
-    path.write_text(json.dumps(results))
-    metrics = bench_q4.headline_metrics(bench_q4.load_results(path))
-    expected = {"tokens_per_second_vs_naive": 3.0}
-    if "vs_torch" in results:
-        expected["tokens_per_second_vs_torch"] = 1.5
-    assert metrics == pytest.approx(expected)
-
-
-def test_report_has_a_row_for_everyone_there(results):
-    report = bench_q4.report(results)
-    assert ("| PyTorch |" in report) == ("vs_torch" in results)
-    assert "10 % of a step" in report
-    assert "| 64 | 9000.0 |" in report
-    assert "| ours | 700.0 |" in report
-
-
-def test_pytorchs_denoiser_is_ours():
-    torch = pytest.importorskip("torch")
-    denoiser = build_denoiser(30, width=16, depth=2, heads=2, max_length=12)
+def denoiser():
+    sizes = {"width": 16, "depth": 2, "heads": 2, "max_length": 12}
+    denoiser = build_denoiser(VOCAB_SIZE, **sizes)
     rng = np.random.default_rng(0)
     for weight in denoiser.weights:
         weight.assign(weight + rng.normal(0, 0.2, weight.shape))
-    token_ids = rng.integers(5, 30, (3, 9)).astype("int32")
-    token_ids[1, 5:] = 0
-    positions = rng.integers(0, 5, (3, 4)).astype("int32")
-    theirs = bench_q4.TorchDenoiser(denoiser)
-    expected = denoiser({"token_ids": token_ids, "positions": positions}).numpy()
-    ids, places = torch.tensor(token_ids).long(), torch.tensor(positions).long()
+    return denoiser
+
+
+def example(batch=3, length=9, positions=4, padding=True):
+    rng = np.random.default_rng(0)
+    token_ids = rng.integers(5, VOCAB_SIZE, (batch, length)).astype("int32")
+    if padding:
+        token_ids[1, 5:] = 0
+    at = rng.integers(0, 5, (batch, positions)).astype("int32")
+    targets = rng.integers(5, VOCAB_SIZE, (batch, positions))
+    weights = (rng.random((batch, positions)) < 0.7).astype("float32")
+    return {"token_ids": token_ids, "positions": at}, targets, weights
+
+
+def test_sentences_fill_whole_batches(tmp_path, monkeypatch):
+    lengths = [0] * 4 + [10] * 61
+    (tmp_path / "record.json").write_text(json.dumps({"lengths": lengths}))
+    monkeypatch.setattr(bench_q4, "RECORD", tmp_path / "record.json")
+    rows = bench_q4.mixed_sentences(6)
+    sizes = np.array([len(row) for row in rows])
+    assert 4 <= sizes.min() and sizes.max() <= LENGTHS[-1]
+    counts = np.bincount(np.searchsorted(LENGTHS, sizes), minlength=len(LENGTHS))
+    for length, count in zip(LENGTHS, counts, strict=True):
+        assert count % (TOKENS // length) == 0
+    assert len(Buckets(rows)) > 0
+
+
+def test_ready_batches_are_examples_of_full_sentences():
+    inputs, targets, weights = bench_q4.ready_batches(2, 8)
+    assert inputs["token_ids"].shape == (timing.BATCHES, 2, 8)
+    assert inputs["positions"].shape == targets.shape == (timing.BATCHES, 2, 4)
+    assert weights.min() == 1
+
+
+@needs_torch
+def test_pytorchs_denoiser_is_ours(denoiser):
+    torch = timing.torch
+    peer, batch = bench_q4.TorchDenoiser(denoiser, "eager"), example()
+    inputs, targets, weights = batch
+    expected = denoiser(inputs).numpy()
+    tensors = bench_q4.torch_example(batch)
     with torch.no_grad():
-        found = theirs.logits(ids, places).numpy()
+        found = peer.logits(*tensors[0].values()).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-5)
 
     # And so is the loss that it goes down on.
-    targets = rng.integers(5, 30, (3, 4))
-    weights = (rng.random((3, 4)) < 0.7).astype("float32")
-    example = ({"token_ids": ids, "positions": places}, torch.tensor(targets),
-               torch.tensor(weights))  # fmt: skip
-    loss = theirs.train(*example).item()
+    loss = peer.train(*tensors).item()
     entropy = keras.losses.SparseCategoricalCrossentropy(
         from_logits=True, reduction=None
     )
     losses = entropy(targets, expected).numpy()
     assert loss == pytest.approx((losses * weights).sum() / weights.sum(), rel=1e-4)
-    assert theirs.train(*example).item() < loss
+    assert peer.train(*tensors).item() < loss
+
+
+@needs_torch
+def test_the_flop_estimate_is_what_pytorch_counts(denoiser):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    peer = bench_q4.TorchDenoiser(denoiser, "eager")
+    batch = bench_q4.torch_example(example(4, 8, padding=False))
+    # Attention as products of matrices, which the counter knows on a CPU.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        peer.train(*batch)
+    expected = bench_q4.flops(4, 8, VOCAB_SIZE, width=16, depth=2)
+    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_flop_estimate_by_hand():
+    # One block of width 1 on one token: 4 projections, 2 products of attention, 8 of
+    # the hidden layer. The head: 1 product and 3 logits. 2 FLOP each, 3 times.
+    assert bench_q4.flops(1, 1, 3, width=1, depth=0) == 3 * 2 * (4 + 2 + 8 + 1 + 3)
+
+
+def test_passes_are_compared_by_their_seconds(monkeypatch):
+    speeds = {"ours": 1.0, "PyTorch": 2.0, bench_q4.ABLATION[0]: 3.0}
+
+    def build(name, compiler, batches):
+        factor = 0.75 if compiler == "inductor" else 1.0
+        return lambda passes: np.full(passes, factor * speeds[name])
+
+    monkeypatch.setattr(bench_q4, "build_pass", build)
+    plan = {"rounds": 2, "batches": 6, "memory": []}
+    rows, headline = bench_q4.measure_passes(plan, peak=100.0)
+    expected = {"tokens_per_second_vs_naive": 3.0}
+    if timing.torch:
+        expected["tokens_per_second_vs_torch"] = 1.5
+    assert headline == pytest.approx(expected)
+    assert rows[-1]["comparison"] == "ablation"
+    assert rows[0]["gflop"] > 6 * 1e-9 * bench_q4.flops(64, 64) / 2

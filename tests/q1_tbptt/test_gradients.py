@@ -4,49 +4,29 @@ The oracles share no code with the module: NumPy for the Elman cell, and for the
 others a Python loop over the cell with a zero added to every state on its way.
 """
 
+import functools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from q1_tbptt.tbptt import TBPTTClassifier, gradient_magnitudes
+from tests.q1_tbptt import test_tbptt
+from tests.q1_tbptt.test_tbptt import (
+    IDS,
+    UNITS,
+    VOCAB,
+    WIDTH,
+    build,
+    elman_states,
+    values,
+)
 
-VOCAB, WIDTH, UNITS = 11, 3, 4
-
-# Sentences of 7, 4, 2 and 1 tokens.
-SENTENCES = [[5, 2, 9, 5, 3, 10, 5], [7, 5, 1, 8], [6, 4], [2]]
-IDS = np.array([[0] * (7 - len(s)) + s for s in SENTENCES], "int32")
-LABELS = np.array([1, 0, 0, 1])
+SENTENCES = [row[row > 0].tolist() for row in IDS]
+LABELS = test_tbptt.LABELS.astype(int)
 TRUNCATIONS = [0, 1, 2, 3, 6, 7, 10, None]
-
-CELLS = {
-    "simple_rnn": lambda: keras.layers.SimpleRNNCell(UNITS, dtype="float64"),
-    "lstm": lambda: keras.layers.LSTMCell(UNITS, dtype="float64"),
-    "gru": lambda: keras.layers.GRUCell(UNITS, dtype="float64"),
-    "stack": lambda: keras.layers.StackedRNNCells(
-        [
-            keras.layers.SimpleRNNCell(5, dtype="float64"),
-            keras.layers.LSTMCell(UNITS, dtype="float64"),
-        ],
-        dtype="float64",
-    ),
-}
-
-
-def build(cell="simple_rnn", t=None, **options):
-    if isinstance(cell, str):
-        cell = CELLS[cell]()
-    model = TBPTTClassifier(cell, VOCAB, WIDTH, t=t, dtype="float64", **options)
-    model(IDS)
-    rng = np.random.default_rng(0)
-    for weight in parameters(model):
-        weight.assign(rng.normal(0, 0.6, weight.shape))
-    return model
-
-
-def parameters(model):
-    layers = [model.embedding, model.cell, model.head]
-    return [weight for layer in layers for weight in layer.trainable_weights]
+CELLS = ["simple_rnn", "lstm", "gru", "stack"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +36,7 @@ def elman():
 
 @pytest.fixture(scope="module", params=TRUNCATIONS, ids=lambda t: f"t={t}")
 def measured(request, elman):
-    """Magnitudes for each t, looked at by several tests."""
+    """Measures the magnitudes for each t, for several tests."""
     elman.t = request.param
     return request.param, elman, gradient_magnitudes(elman, IDS, LABELS)
 
@@ -69,7 +49,7 @@ def steps_of(tokens, t):
 
 
 def elman_logit(weights, tokens, state_shift=(0, 0.0), input_shift=(0, 0.0)):
-    """Run the cell, with something added to h_k and to x_k for one k each."""
+    """Runs the cell, with something added to h_k and to x_k for one k each."""
     embeddings, kernel, recurrent, bias, head, head_bias = weights
     state = np.zeros(UNITS) + (state_shift[1] if state_shift[0] == 0 else 0)
     for k, token in enumerate(tokens, start=1):
@@ -80,13 +60,9 @@ def elman_logit(weights, tokens, state_shift=(0, 0.0), input_shift=(0, 0.0)):
 
 
 def elman_magnitudes(weights, tokens, label, t):
-    """Return the lists of ‖∂L/∂h_k‖, k = 0 ... T, and ‖∂L/∂x_k‖, k = 1 ... T."""
-    embeddings, kernel, recurrent, bias, head, head_bias = weights
-    states = [np.zeros(UNITS)]
-    for token in tokens:
-        states.append(
-            np.tanh(embeddings[token] @ kernel + states[-1] @ recurrent + bias)
-        )
+    """Returns the lists of ‖∂L/∂h_k‖, k = 0 ... T, and ‖∂L/∂x_k‖, k = 1 ... T."""
+    _, kernel, recurrent, _, head, head_bias = weights
+    states = elman_states(weights, tokens)
     logit = (states[-1] @ head + head_bias)[0]
     d_state = head[:, 0] * (1 / (1 + np.exp(-logit)) - label)
     hidden = [0.0] * len(tokens) + [np.linalg.norm(d_state)]
@@ -101,7 +77,7 @@ def elman_magnitudes(weights, tokens, label, t):
 
 
 def loop_magnitudes(model, tokens, label, t):
-    """The same for any cell: a zero is added to each state where it is passed on.
+    """Does the same for any cell: adds a zero to each state where it is passed on.
 
     The last zero stands between the last hidden state and the head.
     """
@@ -139,7 +115,7 @@ def loop_magnitudes(model, tokens, label, t):
 
 
 def assert_row(magnitudes, row, hidden, inputs):
-    """Compare from the end; what is 0 must be exactly 0, what is not there NaN."""
+    """Compares from the end; what is 0 must be exactly 0, what is not there NaN."""
     for found, expected in (
         (magnitudes.hidden_state[row], hidden),
         (magnitudes.inputs[row], inputs),
@@ -149,40 +125,35 @@ def assert_row(magnitudes, row, hidden, inputs):
         assert np.isnan(found[: len(found) - there]).all()
 
 
+def assert_rows(magnitudes, oracle, sentences=SENTENCES, labels=LABELS):
+    for row, pair in enumerate(zip(sentences, labels, strict=True)):
+        assert_row(magnitudes, row, *oracle(*pair))
+
+
 def test_elman_magnitudes_equal_numpy(measured):
     t, model, magnitudes = measured
-    weights = [weight.numpy() for weight in parameters(model)]
-    for row, (tokens, label) in enumerate(zip(SENTENCES, LABELS, strict=True)):
-        assert_row(magnitudes, row, *elman_magnitudes(weights, tokens, label, t))
+    assert_rows(magnitudes, functools.partial(elman_magnitudes, values(model), t=t))
 
 
-def test_the_cut_is_exact_in_every_sentence(measured):
-    t, _, magnitudes = measured
-    for row, tokens in enumerate(SENTENCES):
-        length = len(tokens)
-        hidden = magnitudes.hidden_state[row, -length - 1 :]
-        inputs = magnitudes.inputs[row, -length:]
-        steps = steps_of(tokens, t)
-        assert (hidden[: length - steps] == 0.0).all()
-        assert (hidden[length - steps :] > 0).all()
-        assert (inputs[: length - steps] == 0.0).all()
-        assert (inputs[length - steps :] > 0).all()
-
-
-def test_positions_align_on_the_end_and_are_nan_where_there_are_none(measured):
-    _, _, magnitudes = measured
-    assert magnitudes.hidden_state.shape == (4, 8)
-    assert magnitudes.inputs.shape == (4, 7)
-    there = np.isfinite(magnitudes.hidden_state)
+def test_the_cut_is_exact_and_positions_align_on_the_end(measured):
+    t, _, (hidden, inputs) = measured
+    back = np.arange(7, -1, -1)  # steps before the end
     lengths = np.array([[7], [4], [2], [1]])
-    np.testing.assert_array_equal(there, np.arange(8) >= 7 - lengths)
-    np.testing.assert_array_equal(np.isfinite(magnitudes.inputs), IDS > 0)
+    steps = lengths if t is None else np.minimum(t, lengths)
+    for found, reached, there in (
+        (hidden, back <= steps, back <= lengths),
+        (inputs, back[1:] < steps, back[1:] < lengths),
+    ):
+        assert found.shape == there.shape
+        np.testing.assert_array_equal(np.isfinite(found), there)
+        assert (found[reached] > 0).all()
+        assert (found[there & ~reached] == 0.0).all()
 
 
 @pytest.mark.parametrize("k", [0, 3, 7])
 def test_magnitudes_equal_finite_differences(k, elman):
     elman.t = None
-    weights = [weight.numpy() for weight in parameters(elman)]
+    weights = values(elman)
     tokens = SENTENCES[0]
 
     def difference(name, size, step=1e-5):
@@ -209,19 +180,18 @@ def test_magnitudes_equal_finite_differences(k, elman):
 def test_all_states_of_all_layers_are_taken_together(cell, t):
     model = build(cell, t=t)
     magnitudes = gradient_magnitudes(model, IDS, LABELS)
-    for row, (tokens, label) in enumerate(zip(SENTENCES, LABELS, strict=True)):
-        assert_row(magnitudes, row, *loop_magnitudes(model, tokens, label, t))
+    assert_rows(magnitudes, functools.partial(loop_magnitudes, model, t=t))
 
 
 @pytest.mark.parametrize("t", [4, None])
 @pytest.mark.parametrize("cell", ["simple_rnn", "stack"])
 def test_long_sentences(cell, t):
     rng = np.random.default_rng(0)
-    sentences = [rng.integers(1, VOCAB, length).tolist() for length in (90, 41)]
+    sentences = [rng.integers(1, VOCAB, length).tolist() for length in (72, 9)]
     model = build(cell, t=t)
     magnitudes = gradient_magnitudes(model, sentences, [1, 0])
-    for row, (tokens, label) in enumerate(zip(sentences, (1, 0), strict=True)):
-        assert_row(magnitudes, row, *loop_magnitudes(model, tokens, label, t))
+    oracle = functools.partial(loop_magnitudes, model, t=t)
+    assert_rows(magnitudes, oracle, sentences, [1, 0])
 
 
 # -- What it does not depend on ------------------------------------------------------
@@ -246,10 +216,13 @@ def test_a_row_of_a_batch_equals_its_sentence_alone(cell):
 def test_lists_and_columns_of_labels_are_taken(elman):
     elman.t = 3
     expected = gradient_magnitudes(elman, IDS, LABELS)
-    assert_same(gradient_magnitudes(elman, SENTENCES, LABELS.tolist()), expected)
-    assert_same(gradient_magnitudes(elman, IDS, LABELS[:, None]), expected)
-    assert_same(gradient_magnitudes(elman, IDS, LABELS.astype("float32")), expected)
-    assert_same(gradient_magnitudes(elman, IDS.astype("int64"), LABELS), expected)
+    for ids, labels in (
+        (SENTENCES, LABELS.tolist()),
+        (IDS, LABELS[:, None]),
+        (IDS, LABELS.astype("float32")),
+        (IDS.astype("int64"), LABELS),
+    ):
+        assert_same(gradient_magnitudes(elman, ids, labels), expected)
 
 
 def test_more_padding_adds_only_nan(elman):
@@ -276,11 +249,11 @@ def test_dropout_is_not_active():
 
 def test_the_model_is_left_as_it_was():
     model = build("lstm", t=2)
-    before = [weight.numpy() for weight in model.weights]
+    before = model.get_weights()
     first = gradient_magnitudes(model, IDS, LABELS)
     assert model.t == 2
-    for old, weight in zip(before, model.weights, strict=True):
-        np.testing.assert_array_equal(old, weight.numpy())
+    for old, weight in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, weight)
     model.t = None
     assert (gradient_magnitudes(model, IDS, LABELS).hidden_state[0] > 0).all()
     model.t = 2

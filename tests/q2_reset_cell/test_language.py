@@ -8,6 +8,7 @@ from common import data, text
 from q1_tbptt.tbptt import TBPTTClassifier
 from q2_reset_cell import language
 from q2_reset_cell.reset_cell import ResetCell
+from tests.compiled import EAGER, NO_XLA, compile_all
 
 WORDS = np.array("bad awful dull good great fun film plot the a of it".split())
 
@@ -49,7 +50,8 @@ def test_few_sentences_are_half_positive_and_long_enough(corpus):
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_sentences_are_learned_by_heart(corpus, shuffled):
+def test_sentences_are_learned_by_heart(corpus, shuffled, monkeypatch):
+    compile_all(monkeypatch, **NO_XLA)
     run = language.learn_by_heart(corpus, seed=0, shuffled=shuffled, loss=0.05)
     assert run["accuracy"] == 1.0
     assert run["loss"] < 0.05 < run["losses"][0]
@@ -142,6 +144,7 @@ def test_gated_sentences_show_words_and_their_gate(corpus, model):
 def test_cells_are_trained_for_every_seed_and_the_first_model_is_kept(
     corpus, monkeypatch
 ):
+    compile_all(monkeypatch, **EAGER)
     trained = []
 
     def train(data, kind, *, seed, epochs, **options):
@@ -158,7 +161,10 @@ def test_cells_are_trained_for_every_seed_and_the_first_model_is_kept(
     assert runs["reset"][0]["validation"] == pytest.approx(scores["accuracy"])
 
 
-def test_sentiment_is_learned_and_a_trained_model_is_not_trained_again(corpus):
+def test_sentiment_is_learned_and_a_trained_model_is_not_trained_again(
+    corpus, monkeypatch
+):
+    compile_all(monkeypatch, **EAGER)
     settings = {"seed": 0, "epochs": 3, "units": 8}
     model = language.train_sentiment(corpus, "reset", **settings)
     before = model.cell.kernel.numpy()

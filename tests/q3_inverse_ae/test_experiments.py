@@ -3,35 +3,31 @@
 import numpy as np
 import pytest
 
-from common import experiment
 from common.data import DigitData, Digits
 from q3_inverse_ae import experiments, figures, probes
 from q3_inverse_ae.report import apply
+from tests.compiled import EAGER, compile_all
+from tests.q3_inverse_ae.test_inverse_ae import noise
 
 TINY = {"widths": (24, 16, 12)}
 
 
 def digits(count, seed):
-    """Images of rank 4, so that there is something to learn."""
+    """Makes images of rank 4, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     basis = np.random.default_rng(0).random((4, 784))
     images = (rng.dirichlet(np.ones(4), count) @ basis).reshape(-1, 28, 28, 1)
     return Digits(images.astype("float32"), np.arange(count, dtype="int32") % 10)
 
 
-# TensorFlow's variables and NumPy 2, as Keras writes a file.
-SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 DATA = DigitData("random images", digits(256, 1), digits(128, 2))
 
 
 @pytest.fixture(autouse=True)
-def root(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "ROOT", tmp_path)
-    # What is in the repository decides no key here.
-    monkeypatch.setattr(experiment, "code_sha256", lambda question: "")
+def eager(monkeypatch):
+    compile_all(monkeypatch, **EAGER)
 
 
-@SAVES
 def test_a_run_is_measured_and_its_network_restored():
     run = experiments.measured("dense", "ours", DATA, epochs=2, seed=3, **TINY)
     assert len(run["history"]["inversion_4"]) == 2
@@ -43,7 +39,6 @@ def test_a_run_is_measured_and_its_network_restored():
     np.testing.assert_allclose(probes.local_fvu(model, images), local, rtol=1e-4)
 
 
-@SAVES
 def test_the_same_seed_trains_the_same_network():
     runs = [
         experiments.measured("dense", "plain", DATA, epochs=1, seed=seed, **TINY)
@@ -56,41 +51,6 @@ def test_training_refuses_images_that_are_not_scaled():
     model = experiments.build_autoencoder("dense", **TINY)
     with pytest.raises(ValueError, match="`images` must lie in .*255"):
         experiments.train(model, 255 * np.ones((128, 28, 28, 1), "float32"), epochs=1)
-
-
-def test_the_worst_images_are_those_of_the_largest_error():
-    model = experiments.build_autoencoder("dense", **TINY)
-    images = DATA.test.images
-    errors = np.square(apply(model, images) - images).mean(axis=(1, 2, 3))
-    chosen = probes.worst(model, images, 5)
-    assert len(set(chosen)) == 5
-    assert errors[chosen].min() >= np.delete(errors, chosen).max()
-
-
-@pytest.mark.parametrize("kind", ["dense", "conv"])
-def test_a_path_of_codes_begins_and_ends_at_its_images(kind):
-    model = experiments.build_autoencoder(kind, **TINY)
-    images = DATA.test.images
-    noise, path = probes.decoded_codes(model, images, 3, 8, count=6)
-    assert noise.shape == path.shape == (6, 28, 28, 1)
-    ends = apply(model, images[[3, 8]])
-    np.testing.assert_allclose(path[[0, -1]], ends, rtol=1e-4, atol=1e-5)
-    assert np.ptp(noise, axis=0).max() > 0
-    again, _ = probes.decoded_codes(model, images, 3, 8, count=6)
-    other, _ = probes.decoded_codes(model, images, 3, 8, count=6, seed=1)
-    np.testing.assert_array_equal(again, noise)
-    assert abs(other - noise).max() > 0
-
-
-def test_dimensions_are_counted_for_every_layer():
-    model = experiments.build_autoencoder("dense", **TINY)
-    images = DATA.test.images
-    rows = experiments.inversion_report(model, images, inverter_epochs=0)
-    counts = probes.dimensions(model, images, rows)
-    assert counts["width"] == [24, 16, 12, 32]
-    # Mixtures of four images that add up to 1: three dimensions, in every layer.
-    np.testing.assert_allclose(counts["intrinsic dimension (TwoNN)"], 3, atol=0.8)
-    assert all(len(values) == 4 for values in counts.values())
 
 
 def test_the_price_has_a_point_for_every_weight_and_seed(monkeypatch):
@@ -146,3 +106,31 @@ def test_every_variant_can_be_built_and_is_another():
     for variant, options in experiments.VARIANTS.items():
         arguments.append(experiments.build_autoencoder("conv", **options).arguments)
         assert arguments[-1] not in arguments[:-1], variant
+
+
+def made_up(train, test):
+    def some(count, first):
+        return Digits(noise(count, first), np.arange(first, first + count))
+
+    return DigitData("made up", some(train, 0), some(test, 1000))
+
+
+def test_pca_mse_is_that_of_singular_vectors_of_the_training_images():
+    data = made_up(90, 40)
+    train, test = (part.images.reshape(-1, 784) for part in data[1:])
+    mean = train.mean(axis=0)
+    directions = np.linalg.svd(train - mean, full_matrices=False)[2][:12]
+    errors = (test - mean) - (test - mean) @ directions.T @ directions
+    found = experiments.pca_mse(data, 12)
+    assert found == pytest.approx((errors**2).mean(), rel=1e-4)
+
+
+def test_held_out_images_come_from_training_alone():
+    data = made_up(50, 9)
+    cut = experiments.held_out(data, 20)
+    assert type(cut) is DigitData
+    assert cut.name != data.name
+    assert cut.train.labels.tolist() == list(range(30))
+    assert cut.test.labels.tolist() == list(range(30, 50))
+    np.testing.assert_array_equal(cut.train.images, data.train.images[:30])
+    np.testing.assert_array_equal(cut.test.images, data.train.images[30:])

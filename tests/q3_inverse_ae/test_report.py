@@ -10,10 +10,7 @@ import types
 import keras
 import numpy as np
 import pytest
-import threadpoolctl
 
-from common.data import DigitData, Digits
-from q3_inverse_ae import experiments, probes
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q3_inverse_ae.report import (
     apply,
@@ -27,15 +24,14 @@ from q3_inverse_ae.report import (
     round_trip_jacobian,
     spectrum,
 )
+from tests.compiled import EAGER, NO_XLA, compile_all
 from tests.q3_inverse_ae.test_inverse_ae import (
-    SAVES,
     STATES,
     noise,
     numpy_fvu,
     plain_pairs,
     plain_states,
     small,
-    untouched,
 )
 
 CASES = pytest.mark.parametrize(
@@ -47,13 +43,6 @@ CASES = pytest.mark.parametrize(
         ("conv", "inverse_affine", False),
     ],
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    # Those of OpenBLAS wait for each other where another process has a core.
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def flat(states):
@@ -180,7 +169,6 @@ def test_a_square_orthogonal_network_starts_as_its_own_inverse(tied):
         np.testing.assert_allclose(singular, np.ones(784), atol=1e-4)
 
 
-@SAVES
 def test_a_saved_model_has_the_same_report(tmp_path):
     model, images = small("conv", tied=True), noise(30)
     model.save(tmp_path / "model.keras")
@@ -218,7 +206,8 @@ def test_nothing_is_gained_on_pca_of_normal_images():
     np.testing.assert_allclose(row["local_fvu"], numpy_fvu(flat(test), estimates), 1e-4)
 
 
-def test_much_is_gained_where_the_inverse_is_curved():
+def test_much_is_gained_where_the_inverse_is_curved(monkeypatch):
+    compile_all(monkeypatch, **NO_XLA)
     rng = np.random.default_rng(0)
     a, b, c = np.linalg.qr(rng.normal(size=(784, 3)))[0].T
     t = rng.uniform(-1, 1, (1280, 2))
@@ -239,7 +228,8 @@ def test_much_is_gained_where_the_inverse_is_curved():
     np.testing.assert_allclose(row["oracle_ratio"], ratio, rtol=1e-3)
 
 
-def test_an_exact_inverse_has_a_finite_report():
+def test_an_exact_inverse_has_a_finite_report(monkeypatch):
+    compile_all(monkeypatch, **EAGER)
     model = linear_model(np.zeros(784), np.eye(784), np.eye(784))
     (row,) = inversion_report(model, noise(20), inverter_epochs=1)
     assert row["local_fvu"] == row["inverter_fvu"] == 0
@@ -399,119 +389,3 @@ def test_good_images_come_back_in_single_precision():
         np.testing.assert_array_equal(images, GOOD.astype(dtype).astype("float32"))
     ends = np.float32([0, 1]).reshape(2, 1, 1, 1) * np.ones((2, 28, 28, 1))
     np.testing.assert_array_equal(check_images(ends), ends)
-
-
-# -- Beyond the report ---------------------------------------------------------------
-
-
-def test_depth_fvu_is_that_of_ever_deeper_round_trips():
-    model, images = small(), noise(30)
-    hidden, _, _ = plain_states(model, images)
-    pairs = plain_pairs(model)
-    expected = []
-    for depth in range(1, 5):
-        states = hidden[depth]
-        for _, g in reversed(pairs[:depth]):
-            states = g(states)
-        expected.append(numpy_fvu(hidden[0], states))
-    found = probes.depth_fvu(model, images)
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    rows = inversion_report(model, images, inverter_epochs=0)
-    assert found[0] == pytest.approx(rows[0]["local_fvu"], rel=1e-5)
-    assert found[-1] == pytest.approx(rows[0]["chain_fvu"], rel=1e-5)
-
-
-@pytest.mark.parametrize("dimension, found", [(1, (0.9, 1.1)), (3, (2.7, 3.3))])
-def test_intrinsic_dimension_is_that_of_a_subspace(dimension, found):
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(2000, dimension)) @ rng.normal(size=(dimension, 50))
-    least, most = found
-    assert least < probes.intrinsic_dimension(points) < most
-    states = (3 * points + 5).reshape(2000, 5, 5, 2)
-    assert least < probes.intrinsic_dimension(states) < most
-
-
-def test_border_fvu_is_of_the_outermost_ring_and_the_rest():
-    model, images = small("conv"), noise(20)
-    hidden, estimates, _ = plain_states(model, images)
-    for layer in range(1, 5):
-        targets, estimate = hidden[layer - 1], estimates[layer - 1]
-        errors = (targets - estimate) ** 2
-        spread = (targets - targets.mean(axis=0)) ** 2
-        within = [part[:, 1:-1, 1:-1].sum() for part in (errors, spread)]
-        ring = [errors.sum() - within[0], spread.sum() - within[1]]
-        expected = (ring[0] / ring[1], within[0] / within[1])
-        found = probes.border_fvu(model, images, layer)
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-
-
-@pytest.mark.parametrize("scope", ["joint", "local", "chain"])
-def test_multiplications_by_hand(scope):
-    conv, dense = (untouched(kind, scope=scope) for kind in ("conv", "dense"))
-    # Positions, filters, and the window times what it looks at.
-    expected = [196 * 4 * 16, 49 * 6 * 16 * 4, 9 * 8 * 9 * 6, 1 * 8 * 9 * 8]
-    assert probes.multiplications(conv) == expected
-    expected = [784 * 24, 24 * 16, 16 * 12, 12 * 8]
-    assert probes.multiplications(dense) == expected
-
-
-def digits(train, test):
-    def some(count, first):
-        return Digits(noise(count, first), np.arange(first, first + count))
-
-    return DigitData("made up", some(train, 0), some(test, 1000))
-
-
-def test_pca_mse_is_that_of_singular_vectors_of_the_training_images():
-    data = digits(90, 40)
-    train, test = flat(data.train.images), flat(data.test.images)
-    mean = train.mean(axis=0)
-    directions = np.linalg.svd(train - mean, full_matrices=False)[2][:12]
-    errors = (test - mean) - (test - mean) @ directions.T @ directions
-    found = experiments.pca_mse(data, 12)
-    assert found == pytest.approx((errors**2).mean(), rel=1e-4)
-
-
-def test_held_out_images_come_from_training_alone():
-    data = digits(50, 9)
-    cut = experiments.held_out(data, 20)
-    assert type(cut) is DigitData
-    assert cut.name != data.name
-    assert cut.train.labels.tolist() == list(range(30))
-    assert cut.test.labels.tolist() == list(range(30, 50))
-    np.testing.assert_array_equal(cut.train.images, data.train.images[:30])
-    np.testing.assert_array_equal(cut.test.images, data.train.images[30:])
-
-
-def test_unfamiliar_images_have_the_pixels_of_the_digits():
-    images = noise(6)
-    found = probes.unfamiliar(images)
-    assert len(found) == 5
-    for name, changed in found.items():
-        assert changed.shape == images.shape, name
-        assert changed.dtype == images.dtype, name
-        assert 0 <= changed.min() and changed.max() <= 1, name
-        pixels = 1 - images if name == "negative" else images
-        np.testing.assert_allclose(
-            np.sort(flat(changed)), np.sort(flat(pixels)), atol=1e-7, err_msg=name
-        )
-        assert (name == "digits") == np.array_equal(changed, images)
-    np.testing.assert_array_equal(found["upside down"], images[:, ::-1])
-    np.testing.assert_allclose(found["negative"] + images, 1, atol=1e-6)
-    again, other = (probes.unfamiliar(images, seed) for seed in (0, 1))
-    for name in found:
-        np.testing.assert_array_equal(again[name], found[name])
-    random = {name for name in found if not np.array_equal(other[name], found[name])}
-    assert random == {"moved by up to 4 pixels", "pixels in another order"}
-
-
-def test_unfamiliar_images_move_each_and_mix_their_pixels_alike():
-    images = np.zeros((200, 28, 28, 1), "float32")
-    images[:, 14, 10] = 1
-    found = probes.unfamiliar(images)
-    _, rows, columns, _ = np.nonzero(found["moved by up to 4 pixels"])
-    assert set(rows) == set(range(10, 19))
-    assert set(columns) == set(range(6, 15))
-    assert len(set(zip(rows, columns, strict=True))) > 40
-    mixed = found["pixels in another order"]
-    np.testing.assert_array_equal(mixed, np.broadcast_to(mixed[:1], mixed.shape))

@@ -1,5 +1,7 @@
 """q4_denoise_text/denoise_text.py: the denoiser, its encoder, classifiers on it."""
 
+import functools
+
 import keras
 import keras_nlp
 import numpy as np
@@ -11,8 +13,6 @@ from q4_denoise_text.pretraining import compile_denoiser
 
 VOCAB = 40
 SMALL = {"width": 16, "depth": 2, "heads": 2, "max_length": 24}
-# Keras saves TensorFlow variables through NumPy in the way of NumPy 1.
-SAVES = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 def sentences(count=4, time=9, seed=0):
@@ -27,8 +27,9 @@ def wider(token_ids, more=6):
     return np.pad(token_ids, ((0, 0), (0, more)))
 
 
+@functools.cache
 def small_denoiser(**options):
-    """A denoiser whose weights are large enough for everything to matter."""
+    """Builds a denoiser, once, with weights so large that everything matters."""
     denoiser = build_denoiser(VOCAB, **SMALL | options)
     rng = np.random.default_rng(1)
     for weight in denoiser.weights:
@@ -57,9 +58,7 @@ def test_logits_are_asked_for_by_position():
     denoiser, token_ids = small_denoiser(), sentences()
     inputs = {"token_ids": token_ids, "positions": positions_of(token_ids)}
     everywhere = denoiser(inputs).numpy()
-    some = denoiser(
-        {"token_ids": token_ids, "positions": np.array([[2, 0]] * 4)}
-    ).numpy()
+    some = denoiser({"token_ids": token_ids, "positions": np.array([[2, 0]] * 4)})
     np.testing.assert_allclose(some, everywhere[:, [2, 0]], atol=1e-5)
 
 
@@ -169,13 +168,10 @@ def test_training_moves_the_head_and_the_encoder_unless_it_is_frozen(head, froze
     before = {w.path: w.numpy() for w in classifier.weights}
     assert len(before) == len(classifier.weights)
     loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    classifier.compile("adam", loss, jit_compile=True)
+    classifier.compile("adam", loss, run_eagerly=True)
     labels = np.array([[0.0], [1.0], [1.0], [0.0]])
     classifier.fit(sentences(time=24), labels, epochs=3, verbose=0)
-    moved = {
-        w.path: not np.array_equal(before[w.path], w.numpy())
-        for w in classifier.weights
-    }
+    moved = {w.path: (before[w.path] != w.numpy()).any() for w in classifier.weights}
     # Of a softmax over words, what is added to all scores cancels out.
     assert all(moved[p] for p in moved if p not in inside and p != "scores/bias")
     if frozen:
@@ -239,7 +235,6 @@ def test_slow_weights_take_smaller_steps():
     assert (again.slow, again.slow_rate) == (["a", "b"], 0.5)
 
 
-@SAVES
 @pytest.mark.parametrize("decoder", ["parallel", "autoregressive"])
 def test_a_denoiser_is_saved_and_loaded(tmp_path, decoder):
     denoiser, token_ids = small_denoiser(decoder=decoder), sentences()
@@ -257,7 +252,6 @@ def test_a_denoiser_is_saved_and_loaded(tmp_path, decoder):
     )
 
 
-@SAVES
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_classifier_is_saved_and_loaded_and_stays_frozen(tmp_path, frozen):
     encoder = small_denoiser().get_layer("encoder")

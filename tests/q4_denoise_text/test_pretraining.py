@@ -1,5 +1,6 @@
-"""q4_denoise_text/pretraining.py: rows in batches, denoising examples, resumed data."""
+"""q4_denoise_text/pretraining.py: rows in batches, denoising examples, training."""
 
+import functools
 import itertools
 import math
 
@@ -7,15 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from common import resume
 from q4_denoise_text.corpus import SPECIAL_TOKENS
+from q4_denoise_text.denoise_text import build_denoiser
 from q4_denoise_text.pretraining import (
     LENGTHS,
     NOISE,
     Buckets,
     denoising_batches,
     denoising_example,
+    pretrain,
     share_of_intact,
 )
+from tests.compiled import EAGER, compile_all
+from tests.interruption import KillAt, Killed
 
 ORDINARY = len(SPECIAL_TOKENS)
 MASK = SPECIAL_TOKENS.index("[MASK]")
@@ -114,22 +120,16 @@ def test_lengths_follow_each_other_in_no_order():
     assert changes > 2 * len(LENGTHS)
 
 
-def test_the_seed_alone_decides_on_the_order():
-    first, again = steps(buckets(), 90, seed=4), steps(buckets(), 90, seed=4)
-    for one, other in zip(first, again, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert row_numbers(first) != row_numbers(steps(buckets(), 90, seed=5))
-
-
-def test_order_is_the_same_each_time():
-    def flat(order):
+def test_seed_and_number_of_the_pass_alone_decide_on_the_order():
+    def flat(seed, number):
+        order = buckets().order(seed, number)
         return [(bucket, list(numbers)) for bucket, numbers in order]
 
     data = buckets()
     assert len(data.order(0, 0)) == len(data)
-    assert flat(data.order(3, 2)) == flat(data.order(3, 2))
-    assert flat(data.order(3, 2)) != flat(data.order(3, 1))
-    assert flat(data.order(3, 2)) != flat(data.order(2, 2))
+    assert flat(3, 2) == flat(3, 2)
+    assert flat(3, 2) != flat(3, 1)
+    assert flat(3, 2) != flat(2, 2)
     sizes = [len(numbers) for _, numbers in data.order(3, 2)]
     found = steps(data, 3 * len(data), seed=3)[2 * len(data) :]
     assert sizes == [len(batch) for batch in found]
@@ -368,3 +368,32 @@ def test_noise_is_that_asked_for():
     for inputs, targets, _ in masked.take(3):
         expected = np.where(targets != 0, MASK, 0)
         np.testing.assert_array_equal(inputs["token_ids"], expected)
+
+
+# -- A pre-training ------------------------------------------------------------------
+
+
+def pretrained(folder):
+    return pretrain(
+        lambda: build_denoiser(ORDINARY + 60, width=16, depth=1, heads=2),
+        numbered_rows(60, 8),
+        folder=folder,
+        epochs=3,
+        steps=2,
+        tokens=64,
+    )
+
+
+def test_a_killed_pretraining_ends_with_the_same_weights(tmp_path, monkeypatch):
+    compile_all(monkeypatch, **EAGER)
+    whole, history = pretrained(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        killed = functools.partial(resume.fit, callbacks=[KillAt(5)])
+        patch.setattr(resume, "fit", killed)
+        with pytest.raises(Killed):  # in the third epoch
+            pretrained(tmp_path / "part")
+    resumed, resumed_history = pretrained(tmp_path / "part")
+    for one, other in zip(whole.weights, resumed.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert history == resumed_history
+    assert len(history["loss"]) == 3

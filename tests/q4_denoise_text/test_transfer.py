@@ -1,17 +1,16 @@
-"""q4_denoise_text: pre-training that resumes, and what is learned on an encoder."""
+"""q4_denoise_text/transfer.py: batches with labels, and what an encoder is good for."""
 
-import keras
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from common import resume
-from q4_denoise_text import experiments, pretraining, restoration, transfer
+from q4_denoise_text import pretraining, restoration, transfer
 from q4_denoise_text.denoise_text import (
     build_classifier,
     build_denoiser,
     hidden_layers,
 )
+from tests.compiled import EAGER, compile_all
 
 VOCAB = 30
 SMALL = {"width": 16, "depth": 1, "heads": 2}
@@ -24,50 +23,13 @@ def rows_of(count=200, seed=0):
 
 
 def labelled(count=120, seed=0):
-    """Sentences whose label is whether token 6 occurs rather than token 5."""
+    """Makes sentences whose label is whether token 6 occurs rather than token 5."""
     rows = rows_of(count, seed)
     labels = np.arange(count) % 2
     for row, label in zip(rows, labels, strict=True):
         row[row < 7] = 9
         row[label] = 5 + label
     return rows, labels
-
-
-def pretrained(folder):
-    return pretraining.pretrain(
-        lambda: build_denoiser(VOCAB, **SMALL),
-        rows_of(),
-        folder=folder,
-        epochs=3,
-        steps=4,
-        tokens=64,
-        jit_compile=False,
-    )
-
-
-class Killed(Exception):
-    pass
-
-
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_a_killed_pretraining_goes_on_to_the_same_weights(tmp_path, monkeypatch):
-    whole, history = pretrained(tmp_path / "whole")
-    end = resume.Backup.on_epoch_end
-
-    def killing(self, epoch, logs=None):
-        end(self, epoch, logs)
-        if epoch == 1:
-            raise Killed
-
-    monkeypatch.setattr(resume.Backup, "on_epoch_end", killing)
-    with pytest.raises(Killed):
-        pretrained(tmp_path / "part")
-    monkeypatch.undo()
-    resumed, resumed_history = pretrained(tmp_path / "part")
-    for one, other in zip(whole.weights, resumed.weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
-    assert history == resumed_history
-    assert len(history["loss"]) == 3
 
 
 def test_labelled_batches_hold_every_sentence_once_with_its_label():
@@ -133,29 +95,21 @@ def test_a_linear_head_is_given_the_weights_of_the_regression(layer):
 
 
 @pytest.mark.parametrize("head", ["linear", "attention"])
-def test_a_classifier_learns_what_a_word_decides(head):
+def test_a_classifier_learns_what_a_word_decides(head, monkeypatch):
+    compile_all(monkeypatch, **EAGER)
     encoder = build_denoiser(VOCAB, **SMALL).get_layer("encoder")
     classifier = build_classifier(encoder, frozen=False, head=head, units=16)
     history = transfer.train_classifier(
         classifier,
-        labelled(400),
+        labelled(160),
         labelled(60, seed=1),
-        epochs=6,
-        learning_rate=1e-2,
+        epochs=2,
+        learning_rate=3e-2,
         slow_rate=1.0,
-        batch=32,
+        batch=16,
     )
     assert max(history["val_accuracy"]) > 0.95
     # The best epoch's weights are kept.
     rows, labels = labelled(60, seed=1)
     kept = transfer.accuracy(transfer.predict(classifier, rows), labels)
     assert kept == pytest.approx(max(history["val_accuracy"]))
-
-
-def test_a_few_sentences_are_learned_by_heart():
-    keras.utils.set_random_seed(0)
-    _, losses, scores = experiments.overfit(
-        rows_of(16), VOCAB, steps=400, learning_rate=1e-2, **SMALL | {"width": 32}
-    )
-    assert losses[-1] < 1 < losses[0]
-    assert scores["token_accuracy"] > 0.9

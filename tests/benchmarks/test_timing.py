@@ -1,0 +1,130 @@
+"""benchmarks/timing.py: clocks, memory, ratios, rows and tables."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from benchmarks import timing
+from benchmarks.timing import EAGER, INDUCTOR, OURS
+
+SECONDS = {OURS: [0.1, 0.2, 0.1], EAGER: [0.3, 0.2, 0.2], INDUCTOR: [0.1, 0.1, 0.1]}
+ABOUT = {"question": 1, "work": "batch 8", "size": {"batch": 8}, "gflop": 2.0}
+
+
+def rows(comparison="same work", **more):
+    about = {**ABOUT, "peak": 100.0, "memory": {}, **more}
+    return timing.compare(SECONDS, comparison=comparison, **about)
+
+
+def test_ratios_are_taken_within_a_round():
+    eager, inductor = rows()
+    assert eager["ratio"] == pytest.approx({"median": 2.0, "min": 1.0, "max": 3.0})
+    assert inductor["ratio"] == pytest.approx({"median": 1.0, "min": 0.5, "max": 1.0})
+    assert eager["milliseconds"] == pytest.approx(100)
+    assert inductor["peer_milliseconds"] == pytest.approx(100)
+
+
+def test_the_share_of_the_peak_follows_from_gflop_and_time():
+    # 2 GFLOP in 0.1 s are 20 GFLOP/s of 100.
+    assert rows()[0]["share_of_peak"] == pytest.approx(0.2)
+
+
+def test_pytorch_is_the_faster_of_both():
+    (faster,) = timing.faster_torch(rows())
+    assert faster["peer_compiler"] == "inductor"
+    assert timing.faster_torch(rows("ablation")) == []
+
+
+def test_the_table_has_a_column_per_candidate_and_a_line_per_work():
+    memory = {OURS: 70.0, INDUCTOR: 50.0}
+    found = rows(memory=memory) + rows("ablation", memory=memory)
+    table = timing.table(json.loads(json.dumps(found)))
+    first, second = table.split("\n\n")
+    head, rule, line = first.splitlines()
+    assert "| ours, XLA (ms) | PyTorch, eager (ms) | PyTorch, inductor (ms) |" in head
+    assert rule.startswith("| --- | ---: |")
+    numbers = "100 | 200 | 100 | 1.00 (0.50 to 1.00) | 70.0 | 50.0 | 2.00 | 20%"
+    assert line == f"| batch 8 | {numbers} |"
+    assert "| ours, XLA | 100 | PyTorch, eager | 200 |" in second
+
+
+def test_a_table_without_pytorch_has_no_column_for_it():
+    seconds = {OURS: [0.1], ("Keras", "none"): [0.2]}
+    found = timing.compare(
+        seconds, comparison="same work", peak=1.0, memory={}, **ABOUT
+    )
+    head, _, line = timing.table(found).splitlines()
+    assert "PyTorch" not in head
+    assert head.count("|") == line.count("|")
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_a_step_is_timed_by_its_part_of_an_execution(together, monkeypatch):
+    batches = np.ones((3, 2, 5), "float32"), np.ones((3, 2, 1), "float32")
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse", steps_per_execution=together)
+    now = iter(range(0, 1000, 8))  # a tick of 8 seconds at the end of each execution
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(now))
+    seconds = timing.keras_steps(model, batches, 6)
+    assert seconds.tolist() == [8 / together] * -(-6 // together)
+    assert model.optimizer.iterations == (len(seconds) + 1) * together
+
+
+def test_candidates_have_their_turn_in_every_round(monkeypatch):
+    monkeypatch.setattr(timing, "MIN_SECONDS", 1.0)
+    calls = []
+
+    def build(name, compiler, batch):
+        def run(steps):
+            calls.append((name, steps))
+            return np.full(steps, 0.1 if name == "slow" else 0.01) * batch
+
+        return run
+
+    plan = {"rounds": 2, "memory": []}
+    keys = [("slow", "a"), ("fast", "b")]
+    seconds, memory = timing.measure(build, keys, plan, "toy", {"batch": 2})
+    assert seconds == {keys[0]: [0.2, 0.2], keys[1]: [0.02, 0.02]}
+    assert memory == {}
+    turns = [("slow", 5), ("fast", 50), ("fast", 50), ("slow", 5)]
+    assert calls[4:] == turns
+
+
+KEPT = []
+
+
+def hold(name, compiler, size):
+    """Candidate of a toy: it and each run allocate so many MiB and keep them."""
+    KEPT.append(np.ones(size * 2**20, "uint8"))
+    return lambda steps: KEPT.append(np.ones(size * 2**20, "uint8"))
+
+
+@pytest.mark.skipif(not timing.PROC.exists(), reason="needs /proc")
+def test_memory_is_what_model_and_steps_add():
+    assert timing.mebibytes(hold, "ours", "XLA", 40) == pytest.approx(120, abs=8)
+
+
+def test_the_peak_is_that_of_large_products():
+    peaks = timing.peak_gflops(size=256, repeats=3)
+    assert set(peaks) == {"NumPy", "TensorFlow"}
+    assert min(peaks.values()) > 0
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_blocks_of_steps_are_the_recurrence(gated, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(timing, "TORCH_BLOCK", 3)
+    monkeypatch.setattr(timing, "torch_compiled", lambda function, compiler: function)
+    rng = np.random.default_rng(0)
+    projected, gates = rng.normal(size=(2, 4, 7, 5))  # batch 4, 7 steps, 5 units
+    kernel, state = rng.normal(size=(5, 5)), np.zeros((4, 5))
+    scan = timing.torch_recurrence.__wrapped__("inductor")
+    tensors = map(torch.tensor, (projected, gates, state, kernel))
+    inputs, gate, start, weights = tensors
+    found = scan(inputs, gate if gated else None, start, weights).numpy()
+    for step in range(7):
+        state = np.tanh(projected[:, step] + state @ kernel)
+        state = state * gates[:, step] if gated else state
+    np.testing.assert_allclose(found, state)
