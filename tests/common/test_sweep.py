@@ -14,22 +14,20 @@ from common import presets, sweep
 # Run in a process of its own, where what Ray leaves open is no error.
 KILLED_ONCE = """
 import json, os, pathlib, sys
-from common import experiment, sweep
+from common import digest, presets, results, sweep
 
-folder = experiment.ROOT = pathlib.Path(sys.argv[1])
-experiment.code_sha256 = lambda question: ""
+folder = presets.ROOT = pathlib.Path(sys.argv[1])
+digest.code_sha256 = lambda question: ""
 
+@results.cached("q0_toy")
 def run(seed):
-    def compute():
-        with (folder / f"computed-{seed}").open("a") as log:
-            log.write(f"{os.getpid()}\\n")
-        first = folder / "first"
-        if seed == 2 and not first.exists():
-            first.touch()
-            os.kill(os.getpid(), 9)
-        return {"square": seed**2}
-
-    return experiment.remember("q0_toy", {"seed": seed}, compute)
+    with (folder / f"computed-{seed}").open("a") as log:
+        log.write(f"{os.getpid()}\\n")
+    first = folder / "first"
+    if seed == 2 and not first.exists():
+        first.touch()
+        os.kill(os.getpid(), 9)
+    return {"square": seed**2}
 
 found = sweep.run_all(run, [(seed,) for seed in range(3)])
 found |= sweep.run_all(run, [(3,)])
