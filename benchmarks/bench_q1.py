@@ -34,7 +34,7 @@ FULL = {
     "memory": [(64, 512, None), (64, 512, 16)],
 }  # fmt: skip
 QUICK = {
-    "rounds": 2,
+    "rounds": 1,
     "works": [(8, 32, None), (8, 64, None), (8, 64, 16)],
     "memory": [],
 }
@@ -150,9 +150,7 @@ def build_torch(compiler, batch, length, t):
         return functional.binary_cross_entropy_with_logits(logits, labels)
 
     train = timing.torch_trainer(loss_of, parameters)
-    train.parameters = parameters
-    ids, labels = map(torch.from_numpy, timing.sentences(batch, length))
-    return train, list(zip(ids, labels, strict=True))
+    return train, timing.torch_sentences(batch, length)
 
 
 def start_weights():

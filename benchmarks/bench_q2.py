@@ -14,6 +14,7 @@ cell costs compared with an Elman network and a GRU.
 
 import functools
 import os
+import statistics
 import time
 
 import keras
@@ -35,7 +36,7 @@ FULL = {
     "sweep": {"rounds": 3, "steps": 4_000},
 }
 QUICK = {
-    "rounds": 2,
+    "rounds": 1,
     "works": [(8, 32)],
     "layers": (8, 32),
     "memory": [],
@@ -54,8 +55,6 @@ OTHERS = [
     for name in ("SimpleRNN", "GRU")
     for compiler in ("none", "XLA")
 ]
-if torch:
-    OTHERS.append((OURS, ("PyTorch nn.GRU", "eager")))
 RUNS = 6  # of the sweep
 
 
@@ -107,9 +106,8 @@ def flops(batch, length):
 
 def build(name, compiler, batch, length):
     """Builds a candidate: a function `steps -> seconds of each step`."""
-    if name.startswith("PyTorch"):
-        maker = build_torch if name == "PyTorch" else build_torch_gru
-        train, batches = maker(compiler, batch, length)
+    if name == "PyTorch":
+        train, batches = build_torch(compiler, batch, length)
         return functools.partial(timing.torch_steps, train, batches)
     model = keras.Sequential(
         [
@@ -145,29 +143,7 @@ def build_torch(compiler, batch, length):
         return functional.binary_cross_entropy_with_logits(logits, labels)
 
     train = timing.torch_trainer(loss_of, parameters)
-    train.parameters = parameters
-    return train, torch_batches(batch, length)
-
-
-def build_torch_gru(compiler, batch, length):
-    """Builds PyTorch's own GRU; returns `(train, batches)`."""
-    embedding = torch.nn.Embedding(VOCAB_SIZE, EMBEDDING_DIM)
-    gru = torch.nn.GRU(EMBEDDING_DIM, UNITS, batch_first=True)
-    head = torch.nn.Linear(UNITS, 1)
-
-    def loss_of(ids, labels):
-        logits = head(gru(embedding(ids))[1][-1])
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels)
-
-    modules = torch.nn.ModuleList([embedding, gru, head])
-    train = timing.torch_trainer(loss_of, modules.parameters())
-    return train, torch_batches(batch, length)
-
-
-def torch_batches(batch, length):
-    """Returns the batches as tensors of PyTorch."""
-    ids, labels = map(torch.from_numpy, timing.sentences(batch, length))
-    return list(zip(ids, labels, strict=True))
+    return train, timing.torch_sentences(batch, length)
 
 
 def start_weights():
@@ -186,35 +162,25 @@ def start_weights():
 
 
 def measure_sweep(rounds, steps):
-    """Times short trainings one after the other and on Ray with a core for each.
-
-    Args:
-        rounds: int.
-        steps: int, of a training.
+    """Times short trainings one after the other, and on Ray with a core for each.
 
     Returns:
-        Dict: `runs`, `steps`, seconds of all runs `one_after_the_other` and on `ray`
-        (medians), and their `ratio`; None without Ray. Ray's processes have started
-        before the clock does.
+        Dict: `runs`, `steps`, median seconds of all runs `one_after_the_other` and on
+        `ray`, and their `ratio`. None without Ray.
     """
     try:
-        time_sweep(1, "local")
+        time_sweep(1, "local")  # starts its processes
     except ImportError:
         timing.progress("Ray is not installed and left out: pip install -e .[sweep]")
         return None
     time_sweep(1, None)
-    plain, on_ray = [], []
-    for turn in range(rounds):
-        timing.progress(f"sweep: round {turn + 1} of {rounds}")
-        plain.append(time_sweep(steps, None))
-        on_ray.append(time_sweep(steps, "local"))
-    return {
-        "runs": RUNS,
-        "steps": steps,
-        "one_after_the_other": float(np.median(plain)),
-        "ray": float(np.median(on_ray)),
-        "ratio": timing.ratio(plain, on_ray),
-    }
+    times = [
+        (time_sweep(steps, None), time_sweep(steps, "local")) for _ in range(rounds)
+    ]
+    plain, on_ray = zip(*times, strict=True)
+    found = {"runs": RUNS, "steps": steps, "ratio": timing.ratio(plain, on_ray)}
+    medians = map(statistics.median, (plain, on_ray))
+    return found | dict(zip(("one_after_the_other", "ray"), medians, strict=True))
 
 
 def time_sweep(steps, address):
@@ -223,18 +189,19 @@ def time_sweep(steps, address):
         os.environ["RAY_ADDRESS"] = address
     try:
         start = time.perf_counter()
-        sweep.run_seeds(train_from, [steps], range(RUNS))
+        sweep.run_seeds(train_on, [steps], range(RUNS))
         return time.perf_counter() - start
     finally:
         os.environ.pop("RAY_ADDRESS", None)
 
 
-def train_from(steps, seed):
+def train_on(steps, seed):
+    """Trains question 2's network from a seed, here or on Ray."""
+    return sweep.compute(functools.partial(train, steps, seed))
+
+
+def train(steps, seed):
     """Trains question 2's network from a seed; returns the losses."""
-    return sweep.compute(functools.partial(_train, steps, seed))
-
-
-def _train(steps, seed):
     keras.backend.clear_session()
     settings = {"units": 32, "steps": steps, "learning_rate": 0.03, "seed": seed}
     return trained_network(sum_task(), "reset", **settings)[1]

@@ -26,7 +26,7 @@ FULL = {
     "memory": [("dense", 128), ("conv", 128)],
     "headline": 128,
 }
-QUICK = {"rounds": 2, "images": (8,), "memory": [], "headline": 8}
+QUICK = {"rounds": 1, "images": (8,), "memory": [("dense", 8)], "headline": 8}
 KINDS = ("dense", "conv")
 # The weights of inversion and rank terms: those that `build_autoencoder` has.
 WEIGHTS = {"dense": (0.2, 0.02), "conv": (0.1, 0.02)}
@@ -132,8 +132,7 @@ def build_torch(model, compiler, kind, batch):
     """Builds PyTorch's candidate with the weights of a Keras model.
 
     Returns:
-        `(train, batches)`, see `timing.torch_steps`. `train.parameters` has the kernel
-        of the first encoder layer first.
+        `(train, batches)`, see `timing.torch_steps`.
     """
     encoder, decoder = (
         torch.nn.ModuleList([torch_layer(layer, encodes) for layer in layers])
@@ -145,7 +144,6 @@ def build_torch(model, compiler, kind, batch):
     parameters = [*encoder.parameters(), *decoder.parameters()]
     compiled = timing.torch_compiled(losses, compiler)
     train = timing.torch_trainer(compiled, parameters)
-    train.parameters = parameters
     work = torch.from_numpy(images(batch))
     work = work.flatten(2) if kind == "dense" else work.permute(0, 1, 4, 2, 3)
     return train, [(states.contiguous(),) for states in work]

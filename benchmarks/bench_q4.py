@@ -40,7 +40,7 @@ FULL = {
     "batches": 12,
     "memory": [(32, 32), (12,)],
 }
-QUICK = {"rounds": 2, "works": [(8, 16)], "batches": 6, "memory": []}
+QUICK = {"rounds": 1, "works": [(8, 16)], "batches": 6, "memory": []}
 VOCAB_SIZE, WIDTH, DEPTH, HEADS = 8_000, 128, 4, 4
 STEPS = 100_000  # of the whole training, for its learning rate
 SHORT = 1_024  # tokens of a step up to which several run in an execution of `fit`
@@ -164,9 +164,8 @@ def build_pass(name, compiler, batches):
     denoiser, steps = keras_model(compiler), len(buckets)
     dataset = denoising_batches(buckets, share=share)
     if name == "PyTorch":
-        run = torch_run(
-            denoiser, compiler, list(dataset.take(steps).as_numpy_iterator())
-        )
+        examples = dataset.take(steps).as_numpy_iterator()
+        run = torch_run(denoiser, compiler, examples)
     else:
         run = functools.partial(timing.keras_steps, denoiser, dataset)
     return lambda passes: run(passes * steps).reshape(passes, steps).sum(axis=1)
@@ -185,6 +184,12 @@ def torch_run(denoiser, compiler, examples):
     peer = TorchDenoiser(denoiser, compiler)
     batches = [torch_example(example) for example in examples]
     return functools.partial(timing.torch_steps, peer.train, batches)
+
+
+def torch_example(example):
+    """Returns a batch of ours as tensors of PyTorch; indices are 64-bit there."""
+    inputs, targets, weights = keras.tree.map_structure(torch.tensor, example)
+    return {name: ids.long() for name, ids in inputs.items()}, targets.long(), weights
 
 
 class TorchDenoiser:
@@ -265,14 +270,9 @@ def torch_block(block):
     """Copies a `keras_nlp.layers.TransformerEncoder` to PyTorch."""
     weights = block._self_attention_layer.get_weights()
     width, heads, _ = weights[0].shape
+    options = {"dropout": 0.0, "activation": "gelu", "batch_first": True}
     layer = torch.nn.TransformerEncoderLayer(
-        width,
-        heads,
-        block.intermediate_dim,
-        dropout=0.0,
-        activation="gelu",
-        batch_first=True,
-        norm_first=True,
+        width, heads, block.intermediate_dim, norm_first=True, **options
     )
     layer.norm1 = torch_norm(block._self_attention_layer_norm)
     layer.norm2 = torch_norm(block._feedforward_layer_norm)
@@ -281,21 +281,9 @@ def torch_block(block):
     # Query, key, value: (width, heads, size); output: (heads, size, width).
     kernels = [kernel.reshape(width, width) for kernel in weights[::2]]
     biases = [bias.reshape(width) for bias in weights[1::2]]
-    timing.torch_copy(
-        layer.self_attn,
-        np.hstack(kernels[:3]).T,
-        np.hstack(biases[:3]),
-        kernels[3].T,
-        biases[3],
-    )
+    inputs = np.hstack(kernels[:3]).T, np.hstack(biases[:3])
+    timing.torch_copy(layer.self_attn, *inputs, kernels[3].T, biases[3])
     return layer
-
-
-def torch_example(example):
-    """Returns a batch of ours as PyTorch's tensors."""
-    inputs, targets, weights = example
-    inputs = {name: torch.tensor(ids).long() for name, ids in inputs.items()}
-    return inputs, torch.tensor(targets).long(), torch.tensor(weights)
 
 
 if __name__ == "__main__":

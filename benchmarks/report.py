@@ -97,8 +97,8 @@ def page(records):
     peaks = [max(record["machine"]["peak_gflops"].values()) for record in records]
     return TEXT.format(
         started=records[0]["started"],
-        machine=f"{machine['processor']}, {versions['device']}, "
-        f"{machine['GiB']:.0f} GiB, {machine['system']}, Python {versions['python']}, "
+        machine=f"{machine['processor']}, {versions['device']}, Python "
+        f"{versions['python']}, "
         + ", ".join(f"{name} {versions[name]}" for name in names),
         together=timing.TOGETHER,
         short=timing.SHORT,
@@ -136,12 +136,9 @@ def verdict(rows):
         f"({row['peer_compiler']}) takes {timing.show(row['ratio'])} of our time"
         for row in slower
     ]
+    share = f"{len(slower)} of {len(found)} rows"
     return "\n".join(
-        [
-            f"**Ours is slower than the faster PyTorch on {len(slower)} of "
-            f"{len(found)} rows:**\n",
-            *lines,
-        ]
+        [f"**Ours is slower than the faster PyTorch on {share}:**\n", *lines]
     )
 
 
@@ -173,7 +170,7 @@ def plot_costs(records):
     """Draws the milliseconds of a training step against its size, by question."""
     figure, all_axes = plt.subplots(2, 2, figsize=(10, 8))
     for axes, record, (label, select, title) in zip(
-        all_axes.flat, records, panels(), strict=True
+        all_axes.flat, records, PANELS, strict=True
     ):
         rows = [row for row in record["rows"] if row["comparison"] == "same work"]
         lines = {}
@@ -197,50 +194,36 @@ def plot_costs(records):
     return figure
 
 
-def panels():
-    """Returns of each panel the label, a function to its points, and the title.
+def tokens(size):
+    """Returns the point of a row on question 1's panel: its place and its line."""
+    if size["batch"] == 64:
+        return size["length"], "" if size["t"] is None else f", t = {size['t']}"
 
-    The function takes the size of a row. It returns the value on the axis and a suffix
-    for the name of the line, or None if the row is not part of the panel.
-    """
 
-    def tokens(size):
-        if size["batch"] == 64:
-            return size["length"], "" if size["t"] is None else f", t = {size['t']}"
-
-    def longest_batches(size):
-        return (size["batch"], "") if size["length"] == 256 else None
-
-    def images(size):
-        return (size["batch"], "") if size["kind"] == "conv" else None
-
-    def tokens_of_batch(size):
-        if size.get("length") == 32:
-            return size["batch"] * size["length"], ""
-
-    return [
-        (
-            "tokens in a sentence (64 sentences)",
-            tokens,
-            "Truncation: {speedup_T512_t16:.1f} times as fast at 512 tokens",
-        ),
-        (
-            "sentences in a batch (256 tokens)",
-            longest_batches,
-            "Reset cell: {speed_vs_keras_gru_xla:.1f} times as fast as a GRU",
-        ),
-        (
-            "images in a batch (convolutional)",
-            images,
-            "Inversion terms: {conv_inversion_time:.1f} times the plain step",
-        ),
-        (
-            "tokens in a batch (32 per sentence)",
-            tokens_of_batch,
-            "Denoiser: length buckets make it {tokens_per_second_vs_naive:.1f} times "
-            "as fast",
-        ),
-    ]
+# Of each panel its label, a function from the size of a row to a point as `tokens`
+# does, or None, and the title.
+PANELS = [
+    (
+        "tokens in a sentence (64 sentences)",
+        tokens,
+        "Truncation: {speedup_T512_t16:.1f} times as fast at 512 tokens",
+    ),
+    (
+        "sentences in a batch (256 tokens)",
+        lambda size: (size["batch"], "") if size["length"] == 256 else None,
+        "Reset cell: {speed_vs_keras_gru_xla:.1f} times as fast as a GRU",
+    ),
+    (
+        "images in a batch (convolutional)",
+        lambda size: (size["batch"], "") if size["kind"] == "conv" else None,
+        "Inversion terms: {conv_inversion_time:.1f} times the plain step",
+    ),
+    (
+        "sentences in a batch (32 tokens)",
+        lambda size: (size["batch"], "") if size.get("length") == 32 else None,
+        "Length buckets: {tokens_per_second_vs_naive:.1f} times as fast",
+    ),
+]
 
 
 def run_all(quick):

@@ -46,7 +46,7 @@ SHORT, TOGETHER = 2_048, 32
 # The least that a turn takes.
 MIN_STEPS, MIN_SECONDS = 3, 0.3
 
-CPU_INFO, PROC = Path("/proc/cpuinfo"), Path("/proc/self")
+PROC = Path("/proc/self")
 
 if torch:
     torch.set_num_threads(CORES)
@@ -54,29 +54,26 @@ if torch:
     torch._dynamo.config.recompile_limit = 64  # a program for each shape
 
 
-def main(question, measure, *, full, quick, argv=None):
-    """Runs the benchmark of a question and writes `results/bench.json`.
+def main(question, measure, *, full, quick):
+    """Runs the benchmark of a question and writes its record, `results/bench.json`.
 
     Args:
         question: str, the question's folder.
-        measure: function of a plan and a peak in GFLOP/s that returns `rows` and
-            `headline` in a dict.
+        measure: function of a plan and of the machine's peak in GFLOP/s; it returns a
+            dict with `rows` and `headline`.
         full: dict, the plan.
         quick: dict, the plan of `--quick`, whose record goes below `build`.
-        argv: list of str, or None for the command line's.
     """
     parser = argparse.ArgumentParser(description=f"Benchmark of {question}.")
     parser.add_argument("--quick", action="store_true", help="few rows and rounds")
-    parser.add_argument("--started", help="names the run that this is a part of")
-    args = parser.parse_args(argv)
+    parser.add_argument("--started", default="alone", help="names the whole run")
+    args = parser.parse_args()
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    if not torch:
-        progress("PyTorch is not installed and left out: pip install -e .[bench]")
-    plan = quick if args.quick else full
-    peaks = peak_gflops()
-    record = {"started": args.started or "alone", "versions": versions()}
-    record |= {"machine": machine() | {"peak_gflops": peaks}, "rounds": plan["rounds"]}
-    record |= measure(plan, max(peaks.values()))
+    plan, peaks = quick if args.quick else full, peak_gflops()
+    more = {"torch": importlib.metadata.version("torch")} if torch else {}
+    record = {"started": args.started, "versions": presets.versions() | more}
+    record |= {"machine": {"processor": processor(), "peak_gflops": peaks}}
+    record |= {"rounds": plan["rounds"]} | measure(plan, max(peaks.values()))
     record["table"] = table(record["rows"])
     path = record_path(question, args.quick)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,30 +92,15 @@ def progress(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def versions():
-    """Returns `presets.versions` and the version of PyTorch, if it is installed."""
-    more = {"torch": importlib.metadata.version("torch")} if torch else {}
-    return presets.versions() | more
-
-
-def machine():
-    """Describes the machine: processor, memory (GiB, or None) and system."""
-    processor = platform.processor() or platform.machine()
-    if CPU_INFO.exists():
-        names = re.findall(r"^model name\s*: (.+)$", CPU_INFO.read_text(), re.MULTILINE)
-        processor = names[0] if names else processor
-    memory = None
-    if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {"processor": processor, "GiB": memory, "system": platform.system()}
+def processor():
+    """Returns the name of the processor, as far as the system tells."""
+    cpus = Path("/proc/cpuinfo").read_text() if PROC.exists() else ""
+    name = re.search(r"^model name\s*: (.+)$", cpus, re.MULTILINE)
+    return name[1] if name else platform.processor() or platform.machine()
 
 
 def peak_gflops(size=2048, repeats=9):
     """Measures how fast the machine multiplies large float32 matrices.
-
-    Args:
-        size: int, rows and columns.
-        repeats: int.
 
     Returns:
         Dict from a library to the median of its GFLOP/s.
@@ -153,15 +135,11 @@ def compile_keras(model, compiler, tokens):
 
 
 def sentences(batch, length):
-    """Makes full-length sentences of random tokens, and labels.
-
-    Args:
-        batch: int, sentences in a batch.
-        length: int, tokens in a sentence.
+    """Makes `BATCHES` batches of full-length sentences of random tokens, and labels.
 
     Returns:
-        `(ids, labels)` of `BATCHES` batches: int32 `(BATCHES, batch, length)` and
-        float32 `(BATCHES, batch, 1)`.
+        `(ids, labels)`: int32 `(BATCHES, batch, length)` and float32
+        `(BATCHES, batch, 1)`.
     """
     rng = np.random.default_rng(1)
     ids = rng.integers(1, VOCAB_SIZE, (BATCHES, batch, length), dtype="int32")
@@ -173,7 +151,7 @@ def keras_steps(model, batches, steps):
 
     Args:
         model: compiled Keras model.
-        batches: `tf.data.Dataset`, or arrays whose first axis counts batches.
+        batches: endless `tf.data.Dataset`, or arrays whose first axis counts batches.
         steps: int, rounded up to whole executions of `steps_per_execution`.
 
     Returns:
@@ -211,13 +189,7 @@ def torch_copy(layer, *weights):
 
 
 def torch_steps(train, batches, steps):
-    """Trains in PyTorch; returns the seconds of each step.
-
-    Args:
-        train: function that takes one step on the arguments that a batch holds.
-        batches: list of tuples.
-        steps: int.
-    """
+    """Calls `train` on one batch after another; returns the seconds of each step."""
     ends = []
     for step in range(steps + 1):
         train(*batches[step % len(batches)])
@@ -225,8 +197,17 @@ def torch_steps(train, batches, steps):
     return np.diff(ends)
 
 
+def torch_sentences(batch, length):
+    """Returns the batches of `sentences` as a list of pairs of tensors."""
+    ids, labels = map(torch.from_numpy, sentences(batch, length))
+    return list(zip(ids, labels, strict=True))
+
+
 def torch_trainer(loss_of, parameters):
-    """Returns a function that takes one step of Adam on the loss of a batch."""
+    """Returns a function that takes one step of Adam on the loss of a batch.
+
+    It returns the loss; its attribute `parameters` is the list of `parameters`.
+    """
     optimizer = torch.optim.Adam(parameters, LEARNING_RATE, eps=1e-7, fused=True)
 
     def train(*batch):
@@ -236,6 +217,7 @@ def torch_trainer(loss_of, parameters):
         optimizer.step()
         return loss
 
+    train.parameters = parameters
     return train
 
 
@@ -246,18 +228,13 @@ def torch_parameters(weights):
 
 @functools.cache
 def torch_recurrence(compiler):
-    """Returns the scan of a recurrence in PyTorch.
+    """Returns the scan of a recurrence in PyTorch, compiled in blocks of steps.
 
-    Args:
-        compiler: "eager" or "inductor", which gets blocks of `TORCH_BLOCK` steps.
-
-    Returns:
-        Function of projected inputs `(batch, time, units)`, gates of that shape or
-        None, a state `(batch, units)` and the recurrent kernel; it returns the last
-        state.
+    It takes projected inputs `(batch, time, units)`, gates of that shape or None, a
+    state `(batch, units)` and the recurrent kernel, and returns the last state.
     """
 
-    def block(projected, gates, state, kernel):
+    def scan(projected, gates, state, kernel):
         gates = [None] * projected.shape[1] if gates is None else gates.unbind(1)
         for inputs, gate in zip(projected.unbind(1), gates, strict=True):
             state = torch.tanh(torch.addmm(inputs, state, kernel))
@@ -265,17 +242,17 @@ def torch_recurrence(compiler):
         return state
 
     if compiler == "eager":
-        return block
-    compiled = torch_compiled(block, compiler)
+        return scan
+    compiled = torch_compiled(scan, compiler)
 
-    def scan(projected, gates, state, kernel):
+    def scan_in_blocks(projected, gates, state, kernel):
         for start in range(0, projected.shape[1], TORCH_BLOCK):
             part = slice(start, start + TORCH_BLOCK)
             gate = None if gates is None else gates[:, part]
             state = compiled(projected[:, part], gate, state, kernel)
         return state
 
-    return scan
+    return scan_in_blocks
 
 
 # What is measured of candidates.
@@ -316,7 +293,7 @@ def mebibytes(build, *arguments):
     """Measures in a process of its own how much memory the training of a model takes.
 
     Args:
-        build: function of a module that builds a candidate, see `measure`.
+        build: see `measure`.
         *arguments: for `build`.
 
     Returns:
@@ -325,32 +302,26 @@ def mebibytes(build, *arguments):
         what they leave behind does. None where the system does not tell.
     """
     if not PROC.exists():
-        progress(f"Memory is left out: it is read from {PROC}, on Linux")
         return None
     progress(f"memory of {arguments}")
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-        return process.submit(_mebibytes, build, arguments).result()
+        return process.submit(mebibytes_here, build, arguments).result()
 
 
-def _mebibytes(build, arguments):
-    before = _restart_peak()
+def mebibytes_here(build, arguments):
+    """Measures as `mebibytes` does, in this process."""
+
+    def status(field):
+        text = (PROC / "status").read_text()
+        return int(text.split(f"{field}:")[1].split()[0]) / 1024
+
+    before = status("VmRSS")
     run = build(*arguments)
     run(1)
-    _restart_peak()
+    (PROC / "clear_refs").write_text("5")  # restarts the peak
     run(MIN_STEPS)
-    return _status("VmHWM") - before
-
-
-def _restart_peak():
-    """Sets the peak of resident memory to its present size; returns that in MiB."""
-    (PROC / "clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _status(field):
-    status = (PROC / "status").read_text()
-    return int(status.split(f"{field}:")[1].split()[0]) / 1024
+    return status("VmHWM") - before
 
 
 def ratio(slow, fast):
@@ -404,63 +375,44 @@ def faster_torch(rows):
 
 
 def table(rows):
-    """Formats rows as Markdown tables.
-
-    Args:
-        rows: list of dicts, see `compare`.
-
-    Returns:
-        A table with one line per work and one column per candidate; and below it,
-        where there are any, one with a line per other comparison.
-    """
-    same = [row for row in rows if row["comparison"] == "same work"]
+    """Formats rows as Markdown: what does the same work, then any other comparison."""
     others = [row for row in rows if row["comparison"] != "same work"]
-    return "\n\n".join([_same_work(same), *([_others(others)] if others else [])])
+    parts = [_same_work([row for row in rows if row["comparison"] == "same work"])]
+    return "\n\n".join([*parts, _others(others)] if others else parts)
 
 
 def _same_work(rows):
+    """Formats a line per work, with a column per candidate."""
     peers = list(dict.fromkeys((row["peer"], row["peer_compiler"]) for row in rows))
     fastest = {row["work"]: row for row in faster_torch(rows)}
     titles = ["a training step", f"ours, {OURS[1]} (ms)"]
     titles += [f"{', '.join(peer)} (ms)" for peer in peers]
-    titles += ["faster PyTorch / ours"] if fastest else []
-    titles += ["ours (MiB)"] + (["faster PyTorch (MiB)"] if fastest else [])
+    titles += ["faster PyTorch / ours", "ours (MiB)", "faster PyTorch (MiB)"]
     titles += ["GFLOP", "share of peak"]
     lines = []
     for work in dict.fromkeys(row["work"] for row in rows):
-        of_peer = {
-            (r["peer"], r["peer_compiler"]): r for r in rows if r["work"] == work
+        of_work = [row for row in rows if row["work"] == work]
+        times = {
+            (r["peer"], r["peer_compiler"]): r["peer_milliseconds"] for r in of_work
         }
-        first, torch = next(iter(of_peer.values())), fastest.get(work)
-        line = [work, show(first["milliseconds"])]
-        line += [
-            show(of_peer[peer]["peer_milliseconds"]) if peer in of_peer else ""
-            for peer in peers
-        ]
-        line += [show(torch["ratio"])] if torch else [""] * bool(fastest)
-        line += [show(first["mebibytes"])]
-        line += [show(torch["peer_mebibytes"])] if torch else [""] * bool(fastest)
-        lines.append([*line, show(first["gflop"]), f"{first['share_of_peak']:.0%}"])
+        ours, torch_row = of_work[0], fastest.get(work, {})
+        values = [ours["milliseconds"], *map(times.get, peers)]
+        values += [torch_row.get("ratio"), ours["mebibytes"]]
+        values += [torch_row.get("peer_mebibytes"), ours["gflop"]]
+        lines.append([work, *map(show, values), f"{ours['share_of_peak']:.0%}"])
     return markdown_table(titles, lines)
 
 
 def _others(rows):
+    """Formats a line per comparison."""
     titles = ["a training step", "ours", "ms", "other", "ms", "other / ours"]
-    titles += ["ours (MiB)", "other (MiB)"]
-    lines = [
-        [
-            row["work"],
-            f"{row['ours']}, {row['compiler']}",
-            show(row["milliseconds"]),
-            f"{row['peer']}, {row['peer_compiler']}",
-            show(row["peer_milliseconds"]),
-            show(row["ratio"]),
-            show(row["mebibytes"]),
-            show(row["peer_mebibytes"]),
-        ]
-        for row in rows
-    ]
-    return markdown_table(titles, lines)
+    keys = ["milliseconds", "peer_milliseconds", "ratio", "mebibytes", "peer_mebibytes"]
+    lines = []
+    for row in rows:
+        ours, peer, *rest = (show(row[key]) for key in keys)
+        line = [row["work"], f"{row['ours']}, {row['compiler']}", ours]
+        lines.append([*line, f"{row['peer']}, {row['peer_compiler']}", peer, *rest])
+    return markdown_table([*titles, "ours (MiB)", "other (MiB)"], lines)
 
 
 def show(value):

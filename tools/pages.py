@@ -64,14 +64,15 @@ def render(text, root=ROOT, *, isolate=False, **more):
 
 
 def metrics(root=ROOT):
-    """Reads the published metrics, with the headlines of the benchmarks.
+    """Reads the published metrics, and what else a text may name.
 
     Args:
         root: Folder of the questions.
 
     Returns:
         Dict from a question to a dict from a metric to a number, or to a dict of
-        mean, std and n.
+        mean, std and n. Headlines of its benchmark are among them, and the record of
+        a pre-training is under `pretraining`.
     """
     found = {}
     for path in sorted(root.glob("q*_*/results/results.json")):
@@ -80,6 +81,10 @@ def metrics(root=ROOT):
         if record.exists():
             headline = json.loads(record.read_text("utf-8")).get("headline", {})
             found[path.parents[1].name] |= headline
+        record = path.with_name("pretraining.json")
+        if record.exists():
+            content = json.loads(record.read_text("utf-8"))
+            found[path.parents[1].name]["pretraining"] = content
     return found
 
 

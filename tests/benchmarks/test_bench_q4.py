@@ -48,13 +48,6 @@ def test_sentences_fill_whole_batches(tmp_path, monkeypatch):
     assert len(Buckets(rows)) > 0
 
 
-def test_ready_batches_are_examples_of_full_sentences():
-    inputs, targets, weights = bench_q4.ready_batches(2, 8)
-    assert inputs["token_ids"].shape == (timing.BATCHES, 2, 8)
-    assert inputs["positions"].shape == targets.shape == (timing.BATCHES, 2, 4)
-    assert weights.min() == 1
-
-
 @needs_torch
 def test_pytorchs_denoiser_is_ours(denoiser):
     torch = timing.torch
@@ -76,26 +69,6 @@ def test_pytorchs_denoiser_is_ours(denoiser):
     assert peer.train(*tensors).item() < loss
 
 
-@needs_torch
-def test_the_flop_estimate_is_what_pytorch_counts(denoiser):
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    peer = bench_q4.TorchDenoiser(denoiser, "eager")
-    batch = bench_q4.torch_example(example(4, 8, padding=False))
-    # Attention as products of matrices, which the counter knows on a CPU.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        peer.train(*batch)
-    expected = bench_q4.flops(4, 8, VOCAB_SIZE, width=16, depth=2)
-    assert counter.get_total_flops() == pytest.approx(expected, rel=1e-3)
-
-
-def test_the_flop_estimate_by_hand():
-    # One block of width 1 on one token: 4 projections, 2 products of attention, 8 of
-    # the hidden layer. The head: 1 product and 3 logits. 2 FLOP each, 3 times.
-    assert bench_q4.flops(1, 1, 3, width=1, depth=0) == 3 * 2 * (4 + 2 + 8 + 1 + 3)
-
-
 def test_passes_are_compared_by_their_seconds(monkeypatch):
     speeds = {"ours": 1.0, "PyTorch": 2.0, bench_q4.ABLATION[0]: 3.0}
 
@@ -111,4 +84,6 @@ def test_passes_are_compared_by_their_seconds(monkeypatch):
         expected["tokens_per_second_vs_torch"] = 1.5
     assert headline == pytest.approx(expected)
     assert rows[-1]["comparison"] == "ablation"
-    assert rows[0]["gflop"] > 6 * 1e-9 * bench_q4.flops(64, 64) / 2
+    # About six batches; the shorter the sentences, the less attention there is.
+    whole = 6 * 1e-9 * bench_q4.flops(64, 64)
+    assert 0.4 * whole < rows[0]["gflop"] < whole

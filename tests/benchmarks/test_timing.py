@@ -24,11 +24,8 @@ def test_ratios_are_taken_within_a_round():
     assert inductor["ratio"] == pytest.approx({"median": 1.0, "min": 0.5, "max": 1.0})
     assert eager["milliseconds"] == pytest.approx(100)
     assert inductor["peer_milliseconds"] == pytest.approx(100)
-
-
-def test_the_share_of_the_peak_follows_from_gflop_and_time():
     # 2 GFLOP in 0.1 s are 20 GFLOP/s of 100.
-    assert rows()[0]["share_of_peak"] == pytest.approx(0.2)
+    assert eager["share_of_peak"] == pytest.approx(0.2)
 
 
 def test_pytorch_is_the_faster_of_both():
@@ -48,16 +45,6 @@ def test_the_table_has_a_column_per_candidate_and_a_line_per_work():
     numbers = "100 | 200 | 100 | 1.00 (0.50 to 1.00) | 70.0 | 50.0 | 2.00 | 20%"
     assert line == f"| batch 8 | {numbers} |"
     assert "| ours, XLA | 100 | PyTorch, eager | 200 |" in second
-
-
-def test_a_table_without_pytorch_has_no_column_for_it():
-    seconds = {OURS: [0.1], ("Keras", "none"): [0.2]}
-    found = timing.compare(
-        seconds, comparison="same work", peak=1.0, memory={}, **ABOUT
-    )
-    head, _, line = timing.table(found).splitlines()
-    assert "PyTorch" not in head
-    assert head.count("|") == line.count("|")
 
 
 @pytest.mark.parametrize("together", [1, 4])
@@ -103,13 +90,9 @@ def hold(name, compiler, size):
 
 @pytest.mark.skipif(not timing.PROC.exists(), reason="needs /proc")
 def test_memory_is_what_model_and_steps_add():
-    assert timing.mebibytes(hold, "ours", "XLA", 40) == pytest.approx(120, abs=8)
-
-
-def test_the_peak_is_that_of_large_products():
-    peaks = timing.peak_gflops(size=256, repeats=3)
-    assert set(peaks) == {"NumPy", "TensorFlow"}
-    assert min(peaks.values()) > 0
+    found = timing.mebibytes_here(hold, ("ours", "XLA", 40))
+    KEPT.clear()
+    assert found == pytest.approx(120, abs=8)
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -121,9 +104,8 @@ def test_blocks_of_steps_are_the_recurrence(gated, monkeypatch):
     projected, gates = rng.normal(size=(2, 4, 7, 5))  # batch 4, 7 steps, 5 units
     kernel, state = rng.normal(size=(5, 5)), np.zeros((4, 5))
     scan = timing.torch_recurrence.__wrapped__("inductor")
-    tensors = map(torch.tensor, (projected, gates, state, kernel))
-    inputs, gate, start, weights = tensors
-    found = scan(inputs, gate if gated else None, start, weights).numpy()
+    inputs, gate, start = map(torch.tensor, (projected, gates, state))
+    found = scan(inputs, gate if gated else None, start, torch.tensor(kernel)).numpy()
     for step in range(7):
         state = np.tanh(projected[:, step] + state @ kernel)
         state = state * gates[:, step] if gated else state

@@ -688,7 +688,11 @@ def test_assigning_t_takes_effect_at_the_next_fit():
 @pytest.mark.parametrize("name", ["simple_rnn", "lstm", "stack", "custom"])
 def test_a_saved_model_goes_on_where_it_was(name, tmp_path):
     model = build(name, t=2, dtype="float32")
-    fit(compile_with(model, keras.optimizers.Adam(0.01), run_eagerly=name != "stack"))
+    fit(
+        compile_with(
+            model, keras.optimizers.Adam(0.01), run_eagerly=name != "simple_rnn"
+        )
+    )
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert isinstance(loaded, TBPTTClassifier)
