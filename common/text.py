@@ -193,7 +193,7 @@ def bucketed_batches(
     """
     rows = _check_rows(token_ids)
     if labels is not None:
-        labels = tf.constant(_check_labels(labels, len(rows)))
+        labels = _check_labels(labels, len(rows))
     bucket_lengths = _check_bucket_lengths(bucket_lengths)
     if padding not in ("left", "right"):
         raise ValueError(
@@ -203,41 +203,27 @@ def bucketed_batches(
     sizes = _batch_sizes(bucket_lengths, batch_size, tokens_per_batch)
     buckets = _fill_buckets(rows, bucket_lengths, sizes, only_full=shuffle)
     passes = itertools.count()
-    pad = _padder(rows, padding)
+    side = "pre" if padding == "left" else "post"
+
+    def one_pass():
+        rng = np.random.default_rng([seed, next(passes)]) if shuffle else None
+        for length, members in _draw_pass(buckets, rng):
+            ids = keras.utils.pad_sequences(
+                [rows[i] for i in members], length, padding=side, truncating=side
+            )
+            yield ids if labels is None else (ids, labels[members])
+
     # The static shape, as far as it is that of every batch.
     batch = batch_size if shuffle else None
     time = bucket_lengths[0] if len(bucket_lengths) == 1 else None
-
-    def draw():
-        rng = np.random.default_rng([seed, next(passes)]) if shuffle else None
-        return _draw_pass(buckets, rng)
-
-    def read(members, length):
-        members = tf.ensure_shape(tf.boolean_mask(members, members >= 0), [batch])
-        ids = tf.ensure_shape(pad(members, length), [batch, time])
-        return ids if labels is None else (ids, tf.gather(labels, members))
-
+    signature = tf.TensorSpec([batch, time], "int32")
+    if labels is not None:
+        signature = (signature, tf.TensorSpec([batch], "float32"))
+    dataset = tf.data.Dataset.from_generator(one_pass, output_signature=signature)
     batches = sum(
         len(members) // size if shuffle else -(-len(members) // size)
         for _, size, members in buckets
     )
-    return _read_passes(draw, read, batches)
-
-
-def _read_passes(draw, read, batches):
-    """Makes a dataset of one pass, which `draw` plans anew for every iterator.
-
-    An iterator that reads nothing plans nothing: `fit` makes such iterators.
-    """
-
-    def plan(_):
-        members, lengths = tf.numpy_function(draw, [], [tf.int64] * 2)
-        members = tf.ensure_shape(members, [batches, None])
-        return tf.data.Dataset.from_tensor_slices(
-            (members, tf.ensure_shape(lengths, [batches]))
-        )
-
-    dataset = tf.data.Dataset.range(1).flat_map(plan).map(read, tf.data.AUTOTUNE)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
@@ -274,46 +260,16 @@ def _fill_buckets(rows, bucket_lengths, sizes, only_full):
 
 
 def _draw_pass(buckets, rng):
-    """Draws the batches of one pass.
-
-    Args:
-        buckets: from `_fill_buckets`.
-        rng: `np.random.Generator`, or None for all rows in the order of the buckets.
-
-    Returns:
-        `(members, lengths)`, int64 arrays: the row numbers of each batch, followed by
-        -1 where others are larger, `(batches, largest batch)`, and the length that its
-        rows are padded to, `(batches,)`.
-    """
+    """Returns `(length, int array of row numbers)` of each batch, shuffled by `rng`."""
     batches = []
     for length, size, rows in buckets:
         if rng is not None:
             rows = rng.permutation(rows)[: len(rows) // size * size]
         parts = np.split(rows, range(size, len(rows), size))
         batches += [(length, part) for part in parts]
-    if rng is not None:
-        batches = [batches[i] for i in rng.permutation(len(batches))]
-    lengths, parts = zip(*batches, strict=True)
-    members = keras.utils.pad_sequences(parts, dtype="int64", padding="post", value=-1)
-    return members, np.array(lengths)
-
-
-def _padder(rows, padding):
-    """Returns a function from row numbers and a length to padded ids, in TensorFlow."""
-    lengths = np.array([len(row) for row in rows])
-    ends = np.cumsum(lengths)
-    starts, ends = tf.constant(ends - lengths), tf.constant(ends)
-    flat = tf.constant(np.concatenate(rows))
-
-    def pad(numbers, length):
-        start = tf.gather(starts, numbers)[:, tf.newaxis]
-        end = tf.gather(ends, numbers)[:, tf.newaxis]
-        places = (end - length if padding == "left" else start) + tf.range(length)
-        inside = (start <= places) & (places < end)
-        ids = tf.gather(flat, tf.where(inside, places, 0))
-        return tf.where(inside, ids, PADDING_ID)
-
-    return pad
+    return (
+        batches if rng is None else [batches[i] for i in rng.permutation(len(batches))]
+    )
 
 
 class EncodedData(NamedTuple):

@@ -5,6 +5,7 @@ import pytest
 
 from benchmarks import bench_q1, timing
 from benchmarks.timing import EAGER, INDUCTOR, OURS
+from tests.benchmarks import make_rows
 
 BATCH, LENGTH = 3, 6
 needs_torch = pytest.mark.skipif(timing.torch is None, reason="needs PyTorch")
@@ -47,10 +48,7 @@ def test_the_headline_is_that_of_the_truncated_step():
     full, cut = (64, 512, None), (64, 512, 16)
     size = dict(zip(("batch", "length", "t"), cut, strict=True))
     seconds = {OURS: [0.04, 0.04], EAGER: [0.08, 0.08], INDUCTOR: [0.06, 0.06]}
-    rows = timing.compare(
-        seconds, question=1, work="cut", size=size, comparison="same work",
-        gflop=1.0, peak=1.0, memory={},
-    )  # fmt: skip
+    rows = make_rows(seconds, size=size)
     found = bench_q1.headline(rows, {full: [0.1, 0.1], cut: seconds[OURS]})
     assert found == pytest.approx(
         {

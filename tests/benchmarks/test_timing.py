@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 
 from benchmarks import timing
-from benchmarks.timing import EAGER, INDUCTOR, OURS
-
-SECONDS = {OURS: [0.1, 0.2, 0.1], EAGER: [0.3, 0.2, 0.2], INDUCTOR: [0.1, 0.1, 0.1]}
-ABOUT = {"question": 1, "work": "batch 8", "size": {"batch": 8}, "gflop": 2.0}
-
-
-def rows(comparison="same work", **more):
-    about = {**ABOUT, "peak": 100.0, "memory": {}, **more}
-    return timing.compare(SECONDS, comparison=comparison, **about)
+from benchmarks.timing import INDUCTOR, OURS
+from tests.benchmarks import make_rows
 
 
 def test_ratios_are_taken_within_a_round():
-    eager, inductor = rows()
+    eager, inductor = make_rows()
     assert eager["ratio"] == pytest.approx({"median": 2.0, "min": 1.0, "max": 3.0})
     assert inductor["ratio"] == pytest.approx({"median": 1.0, "min": 0.5, "max": 1.0})
     assert eager["milliseconds"] == pytest.approx(100)
@@ -29,14 +22,14 @@ def test_ratios_are_taken_within_a_round():
 
 
 def test_pytorch_is_the_faster_of_both():
-    (faster,) = timing.faster_torch(rows())
+    (faster,) = timing.faster_torch(make_rows())
     assert faster["peer_compiler"] == "inductor"
-    assert timing.faster_torch(rows("ablation")) == []
+    assert timing.faster_torch(make_rows(comparison="ablation")) == []
 
 
 def test_the_table_has_a_column_per_candidate_and_a_line_per_work():
     memory = {OURS: 70.0, INDUCTOR: 50.0}
-    found = rows(memory=memory) + rows("ablation", memory=memory)
+    found = make_rows(memory=memory) + make_rows(comparison="ablation", memory=memory)
     table = timing.table(json.loads(json.dumps(found)))
     first, second = table.split("\n\n")
     head, rule, line = first.splitlines()
