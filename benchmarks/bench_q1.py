@@ -1,9 +1,7 @@
 """Question 1: truncated and full BPTT, compared with stock Keras and PyTorch.
 
-```
-python -m benchmarks.bench_q1          # writes q1_tbptt/results/bench.json
-python -m benchmarks.bench_q1 --quick  # few rows, into build/
-```
+`python -m benchmarks.bench_q1` writes q1_tbptt/results/bench.json, or
+with `--quick` a few rows into build/.
 
 Each candidate takes the same steps from the same weights, on the CPU: an embedding, an
 Elman layer, one logit from its last state, Adam, full-length sentences of random
@@ -57,12 +55,7 @@ def measure(plan, peak):
 
 
 def headline(rows, ours):
-    """Returns the main figures, of the truncated step at the greatest common length.
-
-    Args:
-        rows: list of dicts, see `timing.compare`.
-        ours: dict from `(batch, length, t)` to the seconds of our rounds.
-    """
+    """Returns the main figures, from rows and our seconds by `(batch, length, t)`."""
     cut = HEADLINE if HEADLINE in ours else list(ours)[-1]
     batch, length, t = cut
     full = ours[batch, length, None]

@@ -1,9 +1,7 @@
 """Question 2: the reset cell, compared with stock Keras layers and PyTorch.
 
-```
-python -m benchmarks.bench_q2          # writes q2_reset_cell/results/bench.json
-python -m benchmarks.bench_q2 --quick  # few rows, into build/
-```
+`python -m benchmarks.bench_q2` writes q2_reset_cell/results/bench.json, or
+with `--quick` a few rows into build/.
 
 Each candidate trains an embedding, one recurrent layer of 128 units and one logit from
 its last state with Adam, on the CPU, on full-length sentences of random tokens. "Keras"
@@ -33,14 +31,14 @@ FULL = {
     "works": [(1, 32), (8, 32), (64, 32), (1, 256), (8, 256), (64, 256), (64, 1024)],
     "layers": (64, 256),
     "memory": [(64, 256)],
-    "sweep": {"rounds": 3, "steps": 4_000},
+    "sweep": {"rounds": 3, "steps": 2_000},
 }
 QUICK = {
     "rounds": 1,
     "works": [(8, 32)],
     "layers": (8, 32),
     "memory": [],
-    "sweep": {"rounds": 1, "steps": 40},
+    "sweep": {"rounds": 1, "steps": 100},
 }
 LAYERS = {
     "ours": ResetRNN,
@@ -55,7 +53,7 @@ OTHERS = [
     for name in ("SimpleRNN", "GRU")
     for compiler in ("none", "XLA")
 ]
-RUNS = 6  # of the sweep
+RUNS, WARM_UP = 6, 100  # runs of the sweep; steps of those that start Ray
 
 
 def measure(plan, peak):
@@ -79,11 +77,7 @@ def measure(plan, peak):
 
 
 def headline(seconds):
-    """Returns the time of a GRU over ours, and ours over `SimpleRNN`.
-
-    Args:
-        seconds: dict from a candidate to the seconds of its rounds.
-    """
+    """Returns the time of a GRU over ours, and ours over `SimpleRNN`."""
     metrics = {}
     for compiler, suffix in (("none", ""), ("XLA", "_xla")):
         ours = seconds["ours", compiler]
@@ -169,11 +163,10 @@ def measure_sweep(rounds, steps):
         `ray`, and their `ratio`. None without Ray.
     """
     try:
-        time_sweep(1, "local")  # starts its processes
+        time_sweep(WARM_UP, "local")  # starts its processes
     except ImportError:
         timing.progress("Ray is not installed and left out: pip install -e .[sweep]")
         return None
-    time_sweep(1, None)
     times = [
         (time_sweep(steps, None), time_sweep(steps, "local")) for _ in range(rounds)
     ]
@@ -197,7 +190,7 @@ def time_sweep(steps, address):
 
 def train_on(steps, seed):
     """Trains question 2's network from a seed, here or on Ray."""
-    return sweep.compute(functools.partial(train, steps, seed))
+    return sweep.compute(lambda: train(steps, seed))
 
 
 def train(steps, seed):

@@ -1,9 +1,7 @@
 """Question 3: autoencoders with inversion losses, compared with PyTorch.
 
-```
-python -m benchmarks.bench_q3          # writes q3_inverse_ae/results/bench.json
-python -m benchmarks.bench_q3 --quick  # few rows, into build/
-```
+`python -m benchmarks.bench_q3` writes q3_inverse_ae/results/bench.json, or
+with `--quick` a few rows into build/.
 
 Both autoencoders train with Adam on the CPU, on batches of random images. Ours runs
 under `fit`. PyTorch runs the same layers with the same losses from the same weights. An
@@ -66,13 +64,7 @@ def measure(plan, peak):
 
 
 def headline(kind, seconds, rows):
-    """Returns the cost of the inversion losses, and PyTorch's time over ours.
-
-    Args:
-        kind: "dense" or "conv".
-        seconds: dict from a candidate to the seconds of its rounds.
-        rows: list of dicts of this work, see `timing.compare`.
-    """
+    """Returns the cost of the inversion losses, and PyTorch's time over ours."""
     cost = timing.ratio(seconds[OURS], seconds[PLAIN])["median"]
     metrics = {f"{kind}_inversion_time": cost}
     for row in timing.faster_torch(rows):
@@ -129,11 +121,7 @@ def images(batch):
 
 
 def build_torch(model, compiler, kind, batch):
-    """Builds PyTorch's candidate with the weights of a Keras model.
-
-    Returns:
-        `(train, batches)`, see `timing.torch_steps`.
-    """
+    """Builds PyTorch's candidate from a Keras model: `(train, batches)`."""
     encoder, decoder = (
         torch.nn.ModuleList([torch_layer(layer, encodes) for layer in layers])
         for layers, encodes in zip(

@@ -1,9 +1,7 @@
 """Question 4: pre-training of the denoiser, compared with PyTorch.
 
-```
-python -m benchmarks.bench_q4          # writes q4_denoise_text/results/bench.json
-python -m benchmarks.bench_q4 --quick  # few rows, into build/
-```
+`python -m benchmarks.bench_q4` writes q4_denoise_text/results/bench.json, or
+with `--quick` a few rows into build/.
 
 The denoiser trains on the CPU on random tokens. Steps of one shape get ready-made
 batches, ours under `fit` and PyTorch in a loop over the same layers from the same
@@ -38,7 +36,7 @@ FULL = {
     "rounds": 5,
     "works": [(1, 32), (8, 16), (8, 32), (32, 32), (128, 32), (512, 32)],
     "batches": 12,
-    "memory": [(32, 32), (12,)],
+    "memory": [(128, 32)],
 }
 QUICK = {"rounds": 1, "works": [(8, 16)], "batches": 6, "memory": []}
 VOCAB_SIZE, WIDTH, DEPTH, HEADS = 8_000, 128, 4, 4

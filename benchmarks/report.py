@@ -114,11 +114,7 @@ def page(records):
 
 
 def verdict(rows):
-    """Says on which rows ours is slower than the faster PyTorch.
-
-    Args:
-        rows: list of dicts, see `timing.compare`.
-    """
+    """Says on which rows ours is slower than the faster PyTorch."""
     found = [
         row
         for question in TITLES
@@ -149,11 +145,7 @@ def section(question, record):
 
 
 def sweep_text(found):
-    """Says how long several runs take one after the other and with Ray.
-
-    Args:
-        found: dict from `bench_q2.measure_sweep`, or None.
-    """
+    """Says what `bench_q2.measure_sweep` found."""
     if found is None:
         return "Ray was not installed for this run, so there is no row for it."
     ratio = timing.show(found["ratio"])

@@ -63,6 +63,6 @@ def test_a_sweep_is_timed_both_ways_in_turn(monkeypatch):
 
     monkeypatch.setattr(bench_q2, "time_sweep", time_sweep)
     found = bench_q2.measure_sweep(rounds=2, steps=7)
-    assert called[2:] == [(7, None), (7, "local")] * 2
+    assert called[1:] == [(7, None), (7, "local")] * 2
     assert (found["one_after_the_other"], found["ray"]) == (10.0, 6.0)
     assert found["ratio"]["median"] == pytest.approx(10 / 6)
