@@ -53,7 +53,7 @@ TEXT = """# Speed and memory
 - **Ours** runs under `fit`, compiled with XLA, with `steps_per_execution={together}` where a step is short (up to {short:,} tokens in questions 1 and 2, 128 images in question 3 and {short_4:,} tokens in question 4). Stock Keras gets the same.
 - **PyTorch** is measured eagerly and compiled by `torch.compile` (inductor, static shapes). Recurrences are compiled in blocks of {block} steps. The faster of the two is compared with ours. All take the same steps from the same weights (tested).
 - **Times** are milliseconds of a training step, medians of {rounds} rounds. In each round every candidate has its turn. Ratios are taken within a round: median (minimum to maximum).
-- **Memory** is how far training steps raise the resident memory of a process above what it was before the model was built, compilers included, under the compiler named in the same row.
+- **Memory** is how far training steps raise the resident memory of a process above what it was before the model was built, under the same compiler as the times in the row. The first steps, which compile, do not count, but what they leave behind does.
 - **GFLOP** is an estimate for a training step: products of matrices and convolutions only, the backward pass twice the forward pass.
 - **Share of peak** is GFLOP divided by our time and by the machine's peak, the faster of NumPy and TensorFlow on a float32 product of 2,048 × 2,048 matrices: {peak} GFLOP/s. It is the limit: no step can be faster than its products.
 
@@ -164,16 +164,18 @@ def plot_costs(records):
     for axes, record, (label, select, title) in zip(
         all_axes.flat, records, PANELS, strict=True
     ):
-        rows = [row for row in record["rows"] if row["comparison"] == "same work"]
+        same = [row for row in record["rows"] if row["comparison"] == "same work"]
+        times = [("ours", row["size"], row["milliseconds"]) for row in same]
+        times += [
+            ("faster PyTorch", row["size"], row["peer_milliseconds"])
+            for row in timing.faster_torch(same)
+        ]
         lines = {}
-        for row in rows:
-            if point := select(row["size"]):
-                size, suffix = point
-                lines.setdefault(f"ours, XLA{suffix}", {})[size] = row["milliseconds"]
-                name = f"{row['peer']}, {row['peer_compiler']}{suffix}"
-                lines.setdefault(name, {})[size] = row["peer_milliseconds"]
+        for name, size, milliseconds in times:
+            if point := select(size):
+                lines.setdefault(name + point[1], {})[point[0]] = milliseconds
         for name, points in lines.items():
-            style = "-" if name.startswith("ours, XLA") else "--"
+            style = "-" if name.startswith("ours") else "--"
             axes.plot(points.keys(), points.values(), style, marker="o", label=name)
         sizes = sorted({size for points in lines.values() for size in points})
         axes.set(xlabel=label, ylabel="a training step (ms)")
