@@ -48,7 +48,7 @@ NOTES = {
 }
 TEXT = """# Speed and memory
 
-This page is from one run of the benchmarks (`make bench`; {started}) on one machine: {machine}. Everything runs on the CPU, with one thread per core.
+This page is from one run of the benchmarks ({started}{shorter}) on one machine: {machine}. Everything runs on the CPU, with one thread per core.
 
 - **Ours** runs under `fit`, compiled with XLA, with `steps_per_execution={together}` where a step is short (up to {short:,} tokens in questions 1 and 2, 128 images in question 3 and {short_4:,} tokens in question 4). Stock Keras gets the same.
 - **PyTorch** is measured eagerly and compiled by `torch.compile` (inductor, static shapes). Recurrences are compiled in blocks of {block} steps. The faster of the two is compared with ours. All take the same steps from the same weights (tested).
@@ -97,6 +97,9 @@ def page(records):
     peaks = [max(record["machine"]["peak_gflops"].values()) for record in records]
     return TEXT.format(
         started=records[0]["started"],
+        shorter=", with fewer rounds and sizes than `make bench` has"
+        if records[0]["rounds"] < bench_q1.FULL["rounds"]
+        else "",
         machine=f"{machine['processor']}, {versions['device']}, Python "
         f"{versions['python']}, "
         + ", ".join(f"{name} {versions[name]}" for name in names),
