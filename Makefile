@@ -63,13 +63,16 @@ sweep: .venv/.sweep
 	@$(RUN) --preset full --in-place
 
 test: .venv/.dev
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses=2 --dist=loadfile
 
 check: .venv/.dev
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
 
+bench: export STARTED := $(shell date -u "+%Y-%m-%d %H:%M UTC")
+bench: export CUDA_VISIBLE_DEVICES = -1
 bench: .venv/.bench
+	@for q in 1 2 3 4; do .venv/bin/python -m benchmarks.bench_q$$q || exit; done
 	@.venv/bin/python -m benchmarks.report
 
 audit: .venv/.audit

@@ -1,7 +1,6 @@
 """Question 1: truncated and full BPTT, compared with stock Keras and PyTorch.
 
-`python -m benchmarks.bench_q1` writes q1_tbptt/results/bench.json, or
-with `--quick` a few rows into build/.
+`python -m benchmarks.bench_q1` writes q1_tbptt/results/bench.json.
 
 Each candidate takes the same steps from the same weights, on the CPU: an embedding, an
 Elman layer, one logit from its last state, Adam, full-length sentences of random
@@ -22,51 +21,48 @@ from q1_tbptt.tbptt import TBPTTClassifier
 
 QUESTION = "q1_tbptt"
 # Sentences in a batch, tokens in a sentence, and t.
-FULL = {
+HEADLINE = (64, 512, 16)
+PLAN = {
     "rounds": 5,
     "works": [
-        (1, 32, None), (8, 32, None), (64, 32, None), (64, 128, None),
-        (64, 128, 16), (64, 512, None), (64, 512, 16), (64, 2048, None),
-        (64, 2048, 16),
+        (1, 32, None), (8, 32, None), (64, 32, None), (64, 128, None), (64, 128, 16),
+        (64, 512, None), HEADLINE, (64, 2048, None), (64, 2048, 16),
     ],
-    "memory": [(64, 512, None), (64, 512, 16)],
+    "memory": [(64, 512, None), HEADLINE],
 }  # fmt: skip
-QUICK = {
-    "rounds": 1,
-    "works": [(8, 32, None), (8, 64, None), (8, 64, 16)],
-    "memory": [],
-}
-HEADLINE = (64, 512, 16)  # or the last work of a quick run
 
 
 def measure(plan, peak):
     """Times the steps and measures their memory; returns rows and headline."""
-    rows, ours = [], {}
+    rows = []
     for batch, length, t in plan["works"]:
         size = {"batch": batch, "length": length, "t": t}
-        title = f"batch {batch}, {length} tokens, "
-        title += "full BPTT" if t is None else f"t = {t}"
-        seconds, memory = timing.measure(build, candidates(t), plan, title, size)
-        ours[batch, length, t] = seconds[OURS]
-        about = {"question": 1, "work": title, "size": size, "peak": peak}
-        about |= {"gflop": 1e-9 * flops(**size), "memory": memory}
-        rows += timing.compare(seconds, comparison="same work", **about)
-    return {"rows": rows, "headline": headline(rows, ours)}
+        cut = "full BPTT" if t is None else f"t = {t}"
+        row = timing.measure_row(
+            build,
+            candidates(t),
+            size,
+            work=f"batch {batch}, {length} tokens, {cut}",
+            rounds=plan["rounds"],
+            memory=(batch, length, t) in plan["memory"],
+            gflop=1e-9 * flops(**size),
+            peak=peak,
+        )
+        rows.append(row)
+    return {"tables": [rows], "headline": headline(rows)}
 
 
-def headline(rows, ours):
-    """Returns the main figures, from rows and our seconds by `(batch, length, t)`."""
-    cut = HEADLINE if HEADLINE in ours else list(ours)[-1]
-    batch, length, t = cut
-    full = ours[batch, length, None]
-    metrics = {
-        "speedup_T512_t16": timing.ratio(full, ours[cut])["median"],
-        "ideal_speedup_T512_t16": flops(batch, length) / flops(*cut),
+def headline(rows):
+    """Returns the main figures: what truncation saves, and PyTorch's time over ours."""
+    rows = {tuple(row["size"].values()): row for row in rows}
+    batch, length, _ = HEADLINE
+    full, cut = rows[batch, length, None], rows[HEADLINE]
+    speedup = timing.ratio(full["seconds"][OURS], cut["seconds"][OURS])
+    return {
+        "speedup_T512_t16": speedup["median"],
+        "ideal_speedup_T512_t16": flops(batch, length) / flops(*HEADLINE),
+        "torch_ratio_T512_t16": timing.torch_ratio(cut)["median"],
     }
-    for row in timing.faster_torch(rows):
-        if tuple(row["size"].values()) == cut:
-            metrics["torch_ratio_T512_t16"] = row["ratio"]["median"]
-    return metrics
 
 
 def flops(batch, length, t=None):
@@ -82,7 +78,7 @@ def flops(batch, length, t=None):
 
 def candidates(t):
     """Lists who can truncate to `t` steps; None is full BPTT, which all can."""
-    stock = [("Keras", "none"), ("Keras", "XLA")] if t is None else []
+    stock = ["Keras, no XLA", "Keras, XLA"] if t is None else []
     return [OURS, *stock, *timing.PYTORCH]
 
 
@@ -110,11 +106,9 @@ def build(name, compiler, batch, length, t):
 
 
 def build_torch(compiler, batch, length, t):
-    """Builds PyTorch's candidate.
+    """Builds PyTorch's `(train, batches)`, see `timing.torch_steps`.
 
-    Returns:
-        `(train, batches)`, see `timing.torch_steps`. `train.parameters` has the
-        weights in the order of `start_weights`.
+    `train.parameters` has the weights in the order of `start_weights`.
     """
     weights = [weight for layer in start_weights() for weight in layer]
     parameters = timing.torch_parameters(weights)
@@ -157,4 +151,4 @@ def start_weights():
 
 
 if __name__ == "__main__":
-    timing.main(QUESTION, measure, full=FULL, quick=QUICK)
+    timing.main(QUESTION, measure, PLAN)

@@ -1,7 +1,6 @@
 """Question 2: the reset cell, compared with stock Keras layers and PyTorch.
 
-`python -m benchmarks.bench_q2` writes q2_reset_cell/results/bench.json, or
-with `--quick` a few rows into build/.
+`python -m benchmarks.bench_q2` writes q2_reset_cell/results/bench.json.
 
 Each candidate trains an embedding, one recurrent layer of 128 units and one logit from
 its last state with Adam, on the CPU, on full-length sentences of random tokens. "Keras"
@@ -26,19 +25,12 @@ from q2_reset_cell.reset_cell import ResetCell, ResetRNN
 from q2_reset_cell.streams import sum_task
 
 QUESTION = "q2_reset_cell"
-FULL = {
+PLAN = {
     "rounds": 5,
     "works": [(1, 32), (8, 32), (64, 32), (1, 256), (8, 256), (64, 256), (64, 1024)],
     "layers": (64, 256),
     "memory": [(64, 256)],
     "sweep": {"rounds": 3, "steps": 2_000},
-}
-QUICK = {
-    "rounds": 1,
-    "works": [(8, 32)],
-    "layers": (8, 32),
-    "memory": [],
-    "sweep": {"rounds": 1, "steps": 100},
 }
 LAYERS = {
     "ours": ResetRNN,
@@ -46,43 +38,48 @@ LAYERS = {
     "SimpleRNN": keras.layers.SimpleRNN,
     "GRU": keras.layers.GRU,
 }
-SAME = [OURS, ("Keras", "none"), ("Keras", "XLA"), *timing.PYTORCH]
-# Each other layer is compared with ours under the same compiler.
+SAME = [OURS, "Keras, no XLA", "Keras, XLA", *timing.PYTORCH]
 OTHERS = [
-    (("ours", compiler), (name, compiler))
-    for name in ("SimpleRNN", "GRU")
-    for compiler in ("none", "XLA")
+    f"{name}, {compiler}"
+    for name in ("ours", "SimpleRNN", "GRU")
+    for compiler in ("no XLA", "XLA")
 ]
 RUNS, WARM_UP = 6, 100  # runs of the sweep; steps of those that start Ray
 
 
 def measure(plan, peak):
     """Times the steps and measures their memory; returns rows, headline and sweep."""
-    rows, metrics = [], {}
-    for batch, length in plan["works"]:
+
+    def row(candidates, size, memory):
+        batch, length = size
         size = {"batch": batch, "length": length}
-        title = f"batch {batch}, {length} tokens"
-        with_layers = (batch, length) == plan["layers"]
-        layers = {key for pair in OTHERS for key in pair} - {OURS}
-        keys = [*SAME, *(sorted(layers) if with_layers else [])]
-        seconds, memory = timing.measure(build, keys, plan, title, size)
-        about = {"question": 2, "work": title, "size": size, "memory": memory}
-        about |= {"gflop": 1e-9 * flops(**size), "peak": peak}
-        same = {key: seconds[key] for key in SAME}
-        rows += timing.compare(same, comparison="same work", **about)
-        if with_layers:
-            rows += timing.compare(seconds, OTHERS, comparison="other layers", **about)
-            metrics = headline(seconds)
-    return {"rows": rows, "headline": metrics, "sweep": measure_sweep(**plan["sweep"])}
+        return timing.measure_row(
+            build,
+            candidates,
+            size,
+            work=f"batch {batch}, {length} tokens",
+            rounds=plan["rounds"],
+            memory=memory,
+            gflop=1e-9 * flops(**size),
+            peak=peak,
+        )
+
+    same = [row(SAME, size, size in plan["memory"]) for size in plan["works"]]
+    others = row(OTHERS, plan["layers"], memory=False)
+    return {
+        "tables": [same, [others]],
+        "headline": headline(others["seconds"]),
+        "sweep": measure_sweep(**plan["sweep"]),
+    }
 
 
 def headline(seconds):
     """Returns the time of a GRU over ours, and ours over `SimpleRNN`."""
     metrics = {}
-    for compiler, suffix in (("none", ""), ("XLA", "_xla")):
-        ours = seconds["ours", compiler]
-        gru = timing.ratio(seconds["GRU", compiler], ours)
-        simple = timing.ratio(ours, seconds["SimpleRNN", compiler])
+    for compiler, suffix in (("no XLA", ""), ("XLA", "_xla")):
+        ours = seconds[f"ours, {compiler}"]
+        gru = timing.ratio(seconds[f"GRU, {compiler}"], ours)
+        simple = timing.ratio(ours, seconds[f"SimpleRNN, {compiler}"])
         metrics[f"speed_vs_keras_gru{suffix}"] = gru["median"]
         metrics[f"time_vs_simple_rnn{suffix}"] = simple["median"]
     return metrics
@@ -118,11 +115,9 @@ def build(name, compiler, batch, length):
 
 
 def build_torch(compiler, batch, length):
-    """Builds PyTorch's reset cell.
+    """Builds PyTorch's reset cell as `(train, batches)`, see `timing.torch_steps`.
 
-    Returns:
-        `(train, batches)`, see `timing.torch_steps`. `train.parameters` has the
-        weights in the order of `start_weights`.
+    `train.parameters` has the weights in the order of `start_weights`.
     """
     functional, scan = torch.nn.functional, timing.torch_recurrence(compiler)
     parameters = timing.torch_parameters(start_weights())
@@ -160,13 +155,9 @@ def measure_sweep(rounds, steps):
 
     Returns:
         Dict: `runs`, `steps`, median seconds of all runs `one_after_the_other` and on
-        `ray`, and their `ratio`. None without Ray.
+        `ray`, and their `ratio`.
     """
-    try:
-        time_sweep(WARM_UP, "local")  # starts its processes
-    except ImportError:
-        timing.progress("Ray is not installed and left out: pip install -e .[sweep]")
-        return None
+    time_sweep(WARM_UP, "local")  # starts its processes
     times = [
         (time_sweep(steps, None), time_sweep(steps, "local")) for _ in range(rounds)
     ]
@@ -201,4 +192,4 @@ def train(steps, seed):
 
 
 if __name__ == "__main__":
-    timing.main(QUESTION, measure, full=FULL, quick=QUICK)
+    timing.main(QUESTION, measure, PLAN)

@@ -1,7 +1,6 @@
 """Question 3: autoencoders with inversion losses, compared with PyTorch.
 
-`python -m benchmarks.bench_q3` writes q3_inverse_ae/results/bench.json, or
-with `--quick` a few rows into build/.
+`python -m benchmarks.bench_q3` writes q3_inverse_ae/results/bench.json.
 
 Both autoencoders train with Adam on the CPU, on batches of random images. Ours runs
 under `fit`. PyTorch runs the same layers with the same losses from the same weights. An
@@ -9,6 +8,7 @@ ablation leaves the inversion and rank terms out: reconstruction only.
 """
 
 import functools
+import itertools
 
 import keras
 import numpy as np
@@ -18,19 +18,18 @@ from benchmarks.timing import BATCHES, LEARNING_RATE, OURS, torch
 from q3_inverse_ae.inverse_ae import build_autoencoder
 
 QUESTION = "q3_inverse_ae"
-FULL = {
+PLAN = {
     "rounds": 5,
     "images": (8, 32, 128, 512),
-    "memory": [("dense", 128), ("conv", 128)],
+    "memory": (128,),
     "headline": 128,
 }
-QUICK = {"rounds": 1, "images": (8,), "memory": [("dense", 8)], "headline": 8}
 KINDS = ("dense", "conv")
 # The weights of inversion and rank terms: those that `build_autoencoder` has.
 WEIGHTS = {"dense": (0.2, 0.02), "conv": (0.1, 0.02)}
 SLOPE = 0.2  # of leaky ReLU below 0, in Keras
-SAME = [OURS, ("ours", "none"), *timing.PYTORCH]
-PLAIN = ("reconstruction only", "XLA")
+SAME = [OURS, "ours, no XLA", *timing.PYTORCH]
+PLAIN = "reconstruction only, XLA"
 # Of each layer, from the pixels to the code: what comes in and goes out at a position,
 # and the output positions.
 LAYERS = {
@@ -42,34 +41,30 @@ LAYERS = {
 def measure(plan, peak):
     """Times the steps and measures their memory; returns rows and headline."""
     rows, metrics = [], {}
-    for kind in KINDS:
-        for batch in plan["images"]:
-            size = {"kind": kind, "batch": batch}
-            title = f"{kind}, batch {batch}"
-            main = batch == plan["headline"]
-            keys = [*SAME, *([PLAIN] if main else [])]
-            seconds, memory = timing.measure(build, keys, plan, title, size)
-            about = {"question": 3, "work": title, "size": size, "memory": memory}
-            about |= {"gflop": 1e-9 * flops(**size), "peak": peak}
-            same = {key: seconds[key] for key in SAME}
-            found = timing.compare(same, comparison="same work", **about)
-            if main:
-                pairs, metrics = (
-                    [(OURS, PLAIN)],
-                    metrics | headline(kind, seconds, found),
-                )
-                found += timing.compare(seconds, pairs, comparison="ablation", **about)
-            rows += found
-    return {"rows": rows, "headline": metrics}
+    for kind, batch in itertools.product(KINDS, plan["images"]):
+        size, main = {"kind": kind, "batch": batch}, batch == plan["headline"]
+        row = timing.measure_row(
+            build,
+            [*SAME, PLAIN] if main else SAME,
+            size,
+            work=f"{kind}, batch {batch}",
+            rounds=plan["rounds"],
+            memory=batch in plan["memory"],
+            gflop=1e-9 * flops(**size),
+            peak=peak,
+        )
+        rows.append(row)
+        metrics |= headline(kind, row) if main else {}
+    return {"tables": [rows], "headline": metrics}
 
 
-def headline(kind, seconds, rows):
+def headline(kind, row):
     """Returns the cost of the inversion losses, and PyTorch's time over ours."""
-    cost = timing.ratio(seconds[OURS], seconds[PLAIN])["median"]
-    metrics = {f"{kind}_inversion_time": cost}
-    for row in timing.faster_torch(rows):
-        metrics[f"{kind}_torch_time"] = row["ratio"]["median"]
-    return metrics
+    cost = timing.ratio(row["seconds"][OURS], row["seconds"][PLAIN])
+    return {
+        f"{kind}_inversion_time": cost["median"],
+        f"{kind}_torch_time": timing.torch_ratio(row)["median"],
+    }
 
 
 def flops(kind, batch):
@@ -89,7 +84,8 @@ def flops(kind, batch):
 
 def build(name, compiler, kind, batch):
     """Builds a candidate: a function `steps -> seconds of each step`."""
-    model = keras_model(kind, (0.0, 0.0) if name == PLAIN[0] else WEIGHTS[kind])
+    plain = f"{name}, {compiler}" == PLAIN
+    model = keras_model(kind, (0.0, 0.0) if plain else WEIGHTS[kind])
     if name == "PyTorch":
         train, batches = build_torch(model, compiler, kind, batch)
         return functools.partial(timing.torch_steps, train, batches)
@@ -185,4 +181,4 @@ def torch_losses(encoder, decoder, weights, states):
 
 
 if __name__ == "__main__":
-    timing.main(QUESTION, measure, full=FULL, quick=QUICK)
+    timing.main(QUESTION, measure, PLAN)

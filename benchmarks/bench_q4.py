@@ -1,7 +1,6 @@
 """Question 4: pre-training of the denoiser, compared with PyTorch.
 
-`python -m benchmarks.bench_q4` writes q4_denoise_text/results/bench.json, or
-with `--quick` a few rows into build/.
+`python -m benchmarks.bench_q4` writes q4_denoise_text/results/bench.json.
 
 The denoiser trains on the CPU on random tokens. Steps of one shape get ready-made
 batches, ours under `fit` and PyTorch in a loop over the same layers from the same
@@ -32,18 +31,17 @@ from q4_denoise_text.pretraining import (
 from q4_denoise_text.published import RECORD
 
 QUESTION = "q4_denoise_text"
-FULL = {
+PLAN = {
     "rounds": 5,
     "works": [(1, 32), (8, 16), (8, 32), (32, 32), (128, 32), (512, 32)],
     "batches": 12,
     "memory": [(128, 32)],
 }
-QUICK = {"rounds": 1, "works": [(8, 16)], "batches": 6, "memory": []}
 VOCAB_SIZE, WIDTH, DEPTH, HEADS = 8_000, 128, 4, 4
 STEPS = 100_000  # of the whole training, for its learning rate
 SHORT = 1_024  # tokens of a step up to which several run in an execution of `fit`
-SAME = [OURS, ("ours", "none"), *timing.PYTORCH]
-ABLATION = ("one length, softmax everywhere", "XLA")
+SAME = [OURS, "ours, no XLA", *timing.PYTORCH]
+ABLATION = "one length and softmax everywhere, XLA"
 
 
 def measure(plan, peak):
@@ -51,38 +49,49 @@ def measure(plan, peak):
     rows = []
     for batch, length in plan["works"]:
         size = {"batch": batch, "length": length}
-        title = f"batch {batch}, {length} tokens"
-        seconds, memory = timing.measure(build, SAME, plan, title, size)
-        about = {"question": 4, "work": title, "size": size, "peak": peak}
-        about |= {"gflop": 1e-9 * flops(**size), "memory": memory}
-        rows += timing.compare(seconds, comparison="same work", **about)
-    found, metrics = measure_passes(plan, peak)
-    return {"rows": [*rows, *found], "headline": metrics}
+        row = timing.measure_row(
+            build,
+            SAME,
+            size,
+            work=f"batch {batch}, {length} tokens",
+            rounds=plan["rounds"],
+            memory=(batch, length) in plan["memory"],
+            gflop=1e-9 * flops(**size),
+            peak=peak,
+        )
+        rows.append(row)
+    row = measure_pass(plan, peak)
+    return {"tables": [rows, [row]], "headline": headline(row)}
 
 
-def measure_passes(plan, peak):
-    """Times passes over sentences of mixed lengths; returns `(rows, headline)`."""
+def measure_pass(plan, peak):
+    """Times passes over sentences of mixed lengths; returns a row."""
     texts = mixed_sentences(plan["batches"])
-    tokens = sum(map(len, texts))
-    title = f"a pass over {tokens:,} tokens"
-    keys = [*SAME, ABLATION]
-    size = {"batches": plan["batches"]}
-    seconds, memory = timing.measure(build_pass, keys, plan, title, size, least=1)
     buckets = Buckets(texts)
     gflop = 1e-9 * sum(
         count * flops(TOKENS // array.shape[1], array.shape[1])
         for array, count in zip(buckets.arrays, buckets.batches, strict=True)
     )
-    about = {"question": 4, "work": title, "size": {"tokens": tokens}, "peak": peak}
-    about |= {"gflop": gflop, "memory": memory}
-    same = {key: seconds[key] for key in SAME}
-    rows = timing.compare(same, comparison="same work", **about)
-    rows += timing.compare(seconds, [(OURS, ABLATION)], comparison="ablation", **about)
-    ablation = timing.ratio(seconds[ABLATION], seconds[OURS])
-    metrics = {"tokens_per_second_vs_naive": ablation["median"]}
-    for row in timing.faster_torch(rows):
-        metrics["tokens_per_second_vs_torch"] = row["ratio"]["median"]
-    return rows, metrics
+    return timing.measure_row(
+        build_pass,
+        [*SAME, ABLATION],
+        {"batches": plan["batches"]},
+        work=f"a pass over {sum(map(len, texts)):,} tokens",
+        rounds=plan["rounds"],
+        memory=False,
+        gflop=gflop,
+        peak=peak,
+        least=1,
+    )
+
+
+def headline(row):
+    """Returns what batching by length saves, and PyTorch's time over ours."""
+    ablation = timing.ratio(row["seconds"][ABLATION], row["seconds"][OURS])
+    return {
+        "tokens_per_second_vs_naive": ablation["median"],
+        "tokens_per_second_vs_torch": timing.torch_ratio(row)["median"],
+    }
 
 
 def flops(batch, length, vocab_size=VOCAB_SIZE, width=WIDTH, depth=DEPTH):
@@ -105,12 +114,6 @@ def mixed_sentences(batches):
     """Makes sentences as long as those of pre-training, for so many of its batches.
 
     Each length bucket gets whole batches, so that nobody leaves sentences over.
-
-    Args:
-        batches: int.
-
-    Returns:
-        List of int32 arrays `(length,)`.
     """
     rng = np.random.default_rng(1)
     counts = np.array(json.loads(RECORD.read_text("utf-8"))["lengths"])
@@ -155,7 +158,7 @@ def build(name, compiler, batch, length):
 def build_pass(name, compiler, batches):
     """Builds a candidate: a function `passes -> seconds of each pass`."""
     texts, share = mixed_sentences(batches), PREDICTED
-    if name == ABLATION[0]:
+    if f"{name}, {compiler}" == ABLATION:
         buckets, share = Buckets(texts, lengths=(MAX_LENGTH,)), 1.0
     else:
         buckets = Buckets(texts)
@@ -191,12 +194,7 @@ def torch_example(example):
 
 
 class TorchDenoiser:
-    """The denoiser in PyTorch, with the weights of a Keras one.
-
-    Args:
-        denoiser: from `build_denoiser`, with a parallel decoder and no dropout.
-        compiler: "eager" or "inductor".
-    """
+    """The denoiser in PyTorch, with the weights of a Keras one without dropout."""
 
     def __init__(self, denoiser, compiler):
         encoder = denoiser.get_layer("encoder")
@@ -285,4 +283,4 @@ def torch_block(block):
 
 
 if __name__ == "__main__":
-    timing.main(QUESTION, measure, full=FULL, quick=QUICK)
+    timing.main(QUESTION, measure, PLAN)

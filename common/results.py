@@ -115,11 +115,7 @@ def write_results(question, *, data, seeds, metrics):
 def benchmark(question):
     """Reads the published record of a question's benchmark.
 
-    Args:
-        question: Name of the question's folder.
-
-    Returns:
-        Dict; `headline` has the main figures, `table` all of them as Markdown.
+    Its `headline` has the main figures, its `table` all of them as Markdown.
     """
     path = presets.CODE / question / "results" / "bench.json"
     return json.loads(path.read_text("utf-8"))

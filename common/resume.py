@@ -120,11 +120,7 @@ class Backup(keras.callbacks.Callback):
     def restore(self, model):
         """Loads the state of the training into a model, if there is a file.
 
-        Args:
-            model: compiled and built, see `fit`.
-
-        Raises:
-            ValueError: If the file is damaged or of another model.
+        A file that is damaged or of another model is a ValueError.
         """
         if not self.path.exists():
             return
@@ -149,12 +145,7 @@ class Backup(keras.callbacks.Callback):
             variable.assign(array)
 
     def replay(self, history, model):
-        """Fills a history with all epochs and returns it.
-
-        Args:
-            history: `keras.callbacks.History`.
-            model: the model that was trained.
-        """
+        """Fills the history of a model with all epochs and returns it."""
         history.set_model(model)
         history.on_train_begin()
         history.history = {}

@@ -79,14 +79,7 @@ def on_ray():
 def compute(function):
     """Calls a function without arguments, here or as a task on one CPU of a cluster.
 
-    Args:
-        function: what it returns, and what it refers to, can be pickled.
-
-    Returns:
-        What the function returns.
-
-    Raises:
-        ImportError: If a cluster is asked for and Ray is not installed.
+    What it refers to and what it returns must be such that it can be pickled.
     """
     if not on_ray():
         return function()
@@ -95,11 +88,7 @@ def compute(function):
 
 
 def connected():
-    """Returns Ray, connected to the cluster that `RAY_ADDRESS` names, or a local one.
-
-    Raises:
-        ImportError: If Ray is not installed.
-    """
+    """Returns Ray, connected to the cluster at `RAY_ADDRESS` or to a local one."""
     try:
         import ray
     except ImportError as error:
@@ -114,13 +103,12 @@ def connected():
 
 
 def _connect(ray, address):
-    variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    environment = {"env_vars": {"PYTHONPATH": str(presets.ROOT)} | variables}
-    if address != "local":
-        environment = {
-            "env_vars": variables,
-            "working_dir": str(presets.ROOT),
-            "excludes": [".git", ".venv", "build", "*.ipynb", "*.png"],
-        }
+    environment = {
+        "env_vars": {
+            name: os.environ[name] for name in PASSED_ON if name in os.environ
+        },
+        "working_dir": str(presets.ROOT),  # which Ray copies to every machine
+        "excludes": [".git", ".venv", "build", "*.ipynb", "*.png"],
+    }
     options = {"log_to_driver": False, "logging_level": "ERROR"}
     ray.init(address, runtime_env=environment, **options)

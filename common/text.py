@@ -125,21 +125,6 @@ def encode(vectorizer, texts, *, max_length=None):
     return [row[-max_length:] for row in ids] if max_length else ids
 
 
-def pad_left(token_ids, length=None):
-    """Pads lists of token ids on the left into one array.
-
-    Args:
-        token_ids: list of int arrays of shape `(length_i,)`.
-        length: int, columns of the result. Defaults to the longest row.
-
-    Returns:
-        int32 array of shape `(len(token_ids), length)`.
-    """
-    return keras.utils.pad_sequences(
-        token_ids, maxlen=length, dtype="int32", padding="pre", truncating="pre"
-    )
-
-
 def bucketed_batches(
     token_ids,
     labels=None,
@@ -193,7 +178,7 @@ def bucketed_batches(
     """
     rows = _check_rows(token_ids)
     if labels is not None:
-        labels = _check_labels(labels, len(rows))
+        labels = check_labels(labels, len(rows))
     bucket_lengths = _check_bucket_lengths(bucket_lengths)
     if padding not in ("left", "right"):
         raise ValueError(
@@ -275,13 +260,7 @@ def _draw_pass(buckets, rng):
 class EncodedData(NamedTuple):
     """Text data as token ids; see `encode_data`.
 
-    Attributes:
-        texts: `common.data.TextData`.
-        vectorizer: from `build_vectorizer`.
-        train: list of int32 arrays of shape `(length,)`, see `encode`.
-        tuning: the same.
-        validation: the same.
-        bucket_lengths: tuple of increasing ints, for `bucketed_batches`.
+    `train`, `tuning` and `validation` are lists of int32 arrays of shape `(length,)`.
     """
 
     texts: object
@@ -300,14 +279,7 @@ class EncodedData(NamedTuple):
         return [self.texts.name, self.bucket_lengths, self.vocab_size]
 
     def batches(self, split, *, batch_size=128, shuffle=False, seed=0):
-        """Returns the batches of the split named "train", "tuning" or "validation".
-
-        Args:
-            split: str.
-            batch_size: see `bucketed_batches`, which makes them.
-            shuffle: see `bucketed_batches`.
-            seed: see `bucketed_batches`.
-        """
+        """Returns the `bucketed_batches` of "train", "tuning" or "validation"."""
         return bucketed_batches(
             getattr(self, split),
             getattr(self.texts, split).labels,
@@ -338,62 +310,9 @@ def encode_data(texts, *, max_tokens=20_000, bucket_lengths=(4, 8, 16, 28, 40, 5
     return EncodedData(texts, vectorizer, *splits, bucket_lengths)
 
 
-def check_token_ids(token_ids):
-    """Checks that token ids are integers of shape `(batch, time)`.
-
-    Args:
-        token_ids: array or tensor.
-
-    Raises:
-        ValueError: If they are anything else, such as a list or a ragged tensor.
-    """
-    shape = getattr(token_ids, "shape", None)
-    dtype = getattr(token_ids, "dtype", None)
-    ragged = isinstance(token_ids, tf.RaggedTensor)
-    if ragged or tf.TensorShape(shape).rank != 2 or "int" not in str(dtype):
-        raise ValueError(
-            "`token_ids` must be integers of shape (batch, time). Received: "
-            f"{type(token_ids).__name__} of shape {shape}, dtype {dtype}"
-        )
-
-
-def check_batch(name, token_ids, labels, vocab_size=None):
-    """Checks that a batch is like those that `bucketed_batches` makes.
-
-    Args:
-        name: str, what the message calls the batch.
-        token_ids: int array of shape `(batch, time)`.
-        labels: array of shape `(batch,)` or `(batch, 1)`.
-        vocab_size: int, ids must be smaller, or None for any.
-
-    Raises:
-        ValueError: If the batch is empty or of another form, a sentence has no token,
-            padding is not on the left, an id is negative or not below `vocab_size`,
-            or `labels` are not a 0 or 1 for each sentence.
-    """
-    check_token_ids(token_ids)
-    token_ids, labels = np.asarray(token_ids), _as_array("labels", labels)
-    if 0 in token_ids.shape:
-        raise ValueError(f"`{name}` is empty. Received: shape {token_ids.shape}")
-    present = token_ids != PADDING_ID
-    if not present.any(axis=1).all():
-        row = int(np.argmin(present.any(axis=1)))
-        raise ValueError(f"`{name}` has a sentence without any token, in row {row}.")
-    if (present[:, :-1] & ~present[:, 1:]).any():
-        raise ValueError(f"`{name}` has padding (id 0) that is not on the left.")
-    upper = np.inf if vocab_size is None else vocab_size
-    if token_ids.min() < 0 or token_ids.max() >= upper:
-        raise ValueError(
-            f"`{name}` must hold ids in [0, {upper}). "
-            f"Received: {token_ids.min()} to {token_ids.max()}"
-        )
-    column = labels.shape == (len(token_ids), 1)
-    _check_labels(labels[:, 0] if column else labels, len(token_ids))
-
-
-def _check_labels(labels, count):
+def check_labels(labels, count):
     """Returns labels as float32 `(count,)`; raises ValueError unless all are 0 or 1."""
-    labels = _as_array("labels", labels)
+    labels = as_array("labels", labels)
     if labels.shape != (count,) or not np.isin(labels, [0, 1]).all():
         raise ValueError(
             f"`labels` must be 0 or 1, one for each of the {count} sentences. "
@@ -415,7 +334,7 @@ def _check_rows(token_ids):
             f"Received: {token_ids!r:.80}"
         )
     for number, row in enumerate(rows):
-        row = _as_array("token_ids", row)
+        row = as_array("token_ids", row)
         integers = row.ndim == 1 and row.dtype.kind in "iu" and len(row)
         if not integers or row.min() <= PADDING_ID or row.max() > np.iinfo("int32").max:
             raise ValueError(
@@ -428,7 +347,7 @@ def _check_rows(token_ids):
 
 def _check_bucket_lengths(bucket_lengths):
     """Returns a tuple of ints; raises ValueError unless they are positive and grow."""
-    lengths = tuple(_as_array("bucket_lengths", bucket_lengths).ravel().tolist())
+    lengths = tuple(as_array("bucket_lengths", bucket_lengths).ravel().tolist())
     for length in lengths:
         _check_int("bucket_lengths", length, 1)
     if not lengths or list(lengths) != sorted(set(lengths)):
@@ -448,7 +367,7 @@ def _check_int(name, value, least):
         )
 
 
-def _as_array(name, values):
+def as_array(name, values):
     """Returns an array; raises ValueError that names what cannot become one."""
     try:
         return np.asarray(values)

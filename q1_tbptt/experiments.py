@@ -196,7 +196,7 @@ def long_sentences(data, at_least):
     """
     rows = [i for i, row in enumerate(data.validation) if len(row) >= at_least]
     return (
-        text.pad_left([data.validation[i] for i in rows]),
+        keras.utils.pad_sequences([data.validation[i] for i in rows]),
         data.texts.validation.labels[rows],
     )
 
@@ -213,7 +213,10 @@ def largest_gradient_beyond_cut(models, data, ts):
         Dict from name to the largest `‖∂L/∂h_k‖` with `k < T-t` and `‖∂L/∂x_k‖` with
         `k ≤ T-t`, over all sentences and all `t`.
     """
-    ids, labels = text.pad_left(data.validation), data.texts.validation.labels
+    ids, labels = (
+        keras.utils.pad_sequences(data.validation),
+        data.texts.validation.labels,
+    )
     largest = {}
     for name, model in models.items():
         largest[name] = 0.0

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common.text import PADDING_ID, check_batch, pad_left
+from common.text import PADDING_ID
+from q1_tbptt.checks import check_batch
 from q1_tbptt.truncation import truncated_scan
 
 
@@ -53,7 +54,7 @@ def gradient_magnitudes(model, token_ids, labels):
     if len(token_ids) == 0:
         raise ValueError("`token_ids` is empty.")
     if isinstance(token_ids, (list, tuple)):
-        token_ids = pad_left(token_ids)
+        token_ids = keras.utils.pad_sequences(token_ids)
     token_ids, labels = np.asarray(token_ids), np.asarray(labels)
     check_batch("token_ids", token_ids, labels, model.vocab_size)
     hidden_state, inputs = _gradient_norms(

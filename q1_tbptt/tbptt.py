@@ -19,7 +19,8 @@ import keras
 import tensorflow as tf
 
 from common import resume
-from common.text import PADDING_ID, check_batch, check_token_ids
+from common.text import PADDING_ID
+from q1_tbptt.checks import check_batch, check_token_ids
 from q1_tbptt.gradients import GradientMagnitudes, gradient_magnitudes
 from q1_tbptt.truncation import ElmanRecurrence, HoistedRNN, truncated_scan
 

@@ -58,7 +58,11 @@ def few_sentences(data, count=32, least=10):
     long = np.array([len(ids) >= least for ids in data.train])
     rows = [np.flatnonzero(long & (labels == k))[: count // 2] for k in (0, 1)]
     rows = np.concatenate(rows)
-    return rows, text.pad_left([data.train[row] for row in rows]), labels[rows]
+    return (
+        rows,
+        keras.utils.pad_sequences([data.train[row] for row in rows]),
+        labels[rows],
+    )
 
 
 @results.cached(QUESTION)
@@ -303,7 +307,10 @@ def undo_resets(model, data, share=0.1, seed=0):
         undone`, `R = 1`; and under `changed` the shares of predictions that differ
         from those as trained.
     """
-    token_ids, labels = text.pad_left(data.validation), data.texts.validation.labels
+    token_ids, labels = (
+        keras.utils.pad_sequences(data.validation),
+        data.texts.validation.labels,
+    )
     table = gate_table(model)
     present = token_ids != text.PADDING_ID
     reset = table[token_ids]  # (batch, time, units)

@@ -29,15 +29,10 @@ def is_executable(cell):
 
 
 def stamp(notebook, results):
-    """Makes the stamp of an executed notebook.
+    """Makes the stamp of a notebook that was executed in the full preset.
 
-    Args:
-        notebook: `nbformat` notebook, executed from top to bottom in the full preset.
-        results: dict, the content of the results file that it wrote.
-
-    Returns:
-        A dict: `cells`, from the id of a cell to `[code, outputs]`, and `results`,
-        all of them digests.
+    It has the digests of `results`, the content of the results file that the notebook
+    wrote, and of the code and the outputs of each cell, by the cell's id.
     """
     cells = {
         cell.id: [_digest(cell.source), _digest(_outputs(cell))]
@@ -47,14 +42,7 @@ def stamp(notebook, results):
 
 
 def notebook_problems(path):
-    """Lists what in a notebook or its results is not from one full run.
-
-    Args:
-        path: Path of the notebook; its results are in the folder `results` next to it.
-
-    Returns:
-        A list of str, empty if there is none; they name the cells.
-    """
+    """Lists what in a notebook or its results is not from one full run."""
     question = path.parent.name
     try:
         text = (path.parent / "results" / "results.json").read_text("utf-8")
@@ -89,14 +77,7 @@ def notebook_problems(path):
 
 
 def find_problems(root=ROOT):
-    """Lists what is not from one full run of the code as it is, question by question.
-
-    Args:
-        root: Folder of the questions.
-
-    Returns:
-        A list of str, empty if there is none.
-    """
+    """Lists, over all questions, what is not from one full run of the code as it is."""
     problems = []
     for path in find_notebooks(root=root):
         found = notebook_problems(path)

@@ -29,20 +29,10 @@ SPREADS = {"spread_percent": PERCENT, "spread_error": ERROR}
 
 
 def render(text, root=ROOT, *, isolate=False, **more):
-    """Fills a template.
+    """Returns the text of a template, filled from the metrics and from `**more`.
 
-    Args:
-        text: str, the template.
-        root: Folder of the questions.
-        isolate: bool, for a text that runs from right to left: whether what is filled
-            in is isolated from it, unless it is Hebrew.
-        **more: further names that the template may use.
-
-    Returns:
-        The filled text.
-
-    Raises:
-        ValueError: If it names a metric or a filter that does not exist.
+    With `isolate`, for a text that runs from right to left, what is filled in and is
+    not Hebrew is isolated from it. An unknown metric or filter is a ValueError.
     """
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, keep_trailing_newline=True
@@ -64,15 +54,10 @@ def render(text, root=ROOT, *, isolate=False, **more):
 
 
 def metrics(root=ROOT):
-    """Reads the published metrics, and what else a text may name.
+    """Reads the published metrics of every question, as a dict of dicts.
 
-    Args:
-        root: Folder of the questions.
-
-    Returns:
-        Dict from a question to a dict from a metric to a number, or to a dict of
-        mean, std and n. Headlines of its benchmark are among them, and the record of
-        a pre-training is under `pretraining`.
+    Headlines of its benchmark are among those of a question, and the record of a
+    pre-training is under `pretraining`.
     """
     found = {}
     for path in sorted(root.glob("q*_*/results/results.json")):

@@ -23,10 +23,8 @@ BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{address}/blob/main/{path})\n\n"
 )
-TITLE, IMPORT = (
-    "# @title Set-up\n",
-    "import common  # noqa: F401, Keras runs on TensorFlow",
-)
+TITLE = "# @title Set-up\n"
+IMPORT = "import common  # noqa: F401, Keras runs on TensorFlow"
 # What Colab has preinstalled stays as it is.
 COLAB = """\
 import sys

@@ -1,31 +1,18 @@
 """Writes what follows from the results into README.md and docs/results.md.
 
 ```
-python -m tools.results_page          # writes them
-python -m tools.results_page --check  # exits with 1 if a file says otherwise
+python -m tools.results_page
 ```
 """
 
 import re
-import sys
 
 from common.presets import ROOT
 from tools import pages
 
 
 def fill(readme, blocks):
-    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`.
-
-    Args:
-        readme: str.
-        blocks: Dict from a name to the new text.
-
-    Returns:
-        The new text.
-
-    Raises:
-        ValueError: If there is no such block.
-    """
+    """Replaces what stands between `<!-- name -->` and `<!-- /name -->`."""
     for name, text in blocks.items():
         begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
         block = re.compile(f"(?<={begin}).*?(?={end})", re.DOTALL)
@@ -36,14 +23,7 @@ def fill(readme, blocks):
 
 
 def contents(root=ROOT):
-    """Makes the files that follow from the results.
-
-    Args:
-        root: Folder of the questions.
-
-    Returns:
-        Dict from a path to its text.
-    """
+    """Makes the files that follow from the results: a dict from path to text."""
     readme, templates = root / "README.md", root / "docs" / "templates"
 
     def filled(name):
@@ -56,27 +36,11 @@ def contents(root=ROOT):
     }
 
 
-def main(argv=None, root=ROOT):
-    """Writes what follows from the results, or checks it; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    try:
-        new = contents(root)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    code = 0
-    for path, text in new.items():
-        if "--check" not in argv:
-            path.write_text(text, "utf-8")
-        elif not path.exists() or path.read_text("utf-8") != text:
-            print(
-                f"error: {path.name} disagrees with the results; "
-                "python -m tools.results_page writes what follows from them",
-                file=sys.stderr,
-            )
-            code = 1
-    return code
+def main(root=ROOT):
+    """Writes what follows from the results."""
+    for path, text in contents(root).items():
+        path.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

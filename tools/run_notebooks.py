@@ -48,13 +48,7 @@ class ThisPython(AsyncKernelManager):
 
 
 class Client(NotebookClient):
-    """Executes a notebook and prints what happens, cell by cell and line by line.
-
-    Args:
-        notebook: The `nbformat` notebook, executed in place.
-        name: What the lines begin with.
-        **options: Those of `nbclient.NotebookClient`.
-    """
+    """Executes a notebook and prints what happens, cell by cell and line by line."""
 
     def __init__(self, notebook, name, **options):
         super().__init__(
@@ -107,19 +101,9 @@ class Client(NotebookClient):
 def run_notebook(path, *, preset, output, results_root, timeout=None):
     """Executes a copy of a notebook, as opened in Jupyter from its own folder.
 
-    Args:
-        path: Path of the notebook; the file is only read.
-        preset: `"quick"` or `"full"`.
-        output: Folder for the executed notebook and its HTML, created if need be.
-        results_root: Folder below which the notebook writes `q*_*/results`.
-        timeout: The longest that one cell may take, in seconds.
-
-    Returns:
-        The executed `nbformat` notebook.
-
-    Raises:
-        NotebookFailure: If a cell fails, or the files cannot be written. Unless they
-            cannot, what ran until then has been written.
+    The copy and its HTML go to the folder `output`, and what the notebook writes to
+    `q*_*/results` below `results_root`. No cell may take longer than `timeout` seconds.
+    After a failure of a cell, what ran until then has been written.
     """
     notebook = nbformat.read(path, as_version=4)
     client = Client(
@@ -164,14 +148,7 @@ def run_notebook(path, *, preset, output, results_root, timeout=None):
 
 
 def result_table(metrics):
-    """Formats metrics as lines of text.
-
-    Args:
-        metrics: Dict as in `results.json`: numbers, or dicts of mean, std and n.
-
-    Returns:
-        One line for each metric, in columns.
-    """
+    """Formats metrics, as `results.json` has them, in a line each."""
     width = max(map(len, metrics), default=0)
     return "\n".join(
         f"  {name:{width}}  {show(value, '.4g', seeds=True)}"
@@ -179,27 +156,17 @@ def result_table(metrics):
     )
 
 
-def report(path, output, results_root, start):
-    """Prints the results of a notebook that ran after `start`, and where they are."""
+def report(path, output, results_root):
+    """Prints the results of a notebook that ran, and where they are."""
     question = path.parent.name
     executed = output / question / path.name
     results = results_root / question / "results"
+    content = json.loads((results / "results.json").read_text("utf-8"))
     print(f"\n{question}")
-    if recent(results / "results.json", start):
-        content = json.loads((results / "results.json").read_text("utf-8"))
-        print(f"  preset {content['preset']}, data: {content['data']}")
-        print(result_table(content["metrics"]))
-    else:
-        print("  no results were written")
+    print(f"  preset {content['preset']}, data: {content['data']}")
+    print(result_table(content["metrics"]))
     print(f"  notebook  {executed}\n  HTML      {executed.with_suffix('.html')}")
-    for figure in sorted(results.glob("*.png")):
-        if recent(figure, start):
-            print(f"  figure    {figure}")
-
-
-def recent(path, start):
-    """Tells whether a file was written after `start`, in seconds since the epoch."""
-    return path.exists() and path.stat().st_mtime >= start
+    print(f"  figures   {results}")
 
 
 def parse(argv):
@@ -236,7 +203,6 @@ def run(options):
         return 1
     output = options.output
     results_root = ROOT if options.in_place else output
-    start = time.time()
     for path in paths:
         folder = output / path.parent.name
         try:
@@ -257,7 +223,7 @@ def run(options):
             nbformat.write(notebook, path)
             print(f"published {path.relative_to(ROOT)}")
     for path in paths:
-        report(path, output, results_root, start)
+        report(path, output, results_root)
     return 0
 
 

@@ -28,12 +28,7 @@ HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def write_source(folder, root=ROOT):
-    """Writes what Sphinx builds the site from.
-
-    Args:
-        folder: Path of a folder that is emptied first.
-        root: Folder of the questions.
-    """
+    """Writes what Sphinx builds the site from into a folder, emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     notebooks = find_notebooks(root=root)
@@ -61,14 +56,10 @@ def write_source(folder, root=ROOT):
 
 
 def page(notebook):
-    """Makes a notebook ready to be a page.
+    """Changes an executed notebook into a page, and returns it.
 
-    Args:
-        notebook: The executed `nbformat` notebook; it is changed.
-
-    Returns:
-        The same notebook. Its code is folded, the badge, an image from elsewhere, has
-        become a link, and a figure keeps the text that it was saved with.
+    Its code is folded, the badge, an image from elsewhere, becomes a link, and a figure
+    keeps the text that it was saved with.
     """
     notebook.cells[0].source = BADGE.sub(
         r"[Open in Colab](\1)", notebook.cells[0].source

@@ -8,7 +8,6 @@ The notebook runs by itself from the unpacked ZIP, which holds the modules it ne
 Nothing in it depends on when it is packed; the PDF depends on the Chromium that prints.
 """
 
-import hashlib
 import importlib
 import os
 import re
@@ -72,15 +71,10 @@ class SubmissionError(Exception):
 
 
 def merge(notebooks, video):
-    """Makes one notebook of several.
+    """Makes one notebook of several, a dict from a question's name to its notebook.
 
-    Args:
-        notebooks: dict from a question's name to its executed `nbformat` notebook.
-        video: str, the link to the video, or what stands in its place.
-
-    Returns:
-        An `nbformat` notebook with contents, an anchor for every question, and names
-        and clock cleared between them.
+    It has contents, the link to the video or what stands in its place, and an anchor
+    for every question. Names and clock are cleared between them.
     """
     cells, titles = [], {}
     for question, notebook in notebooks.items():
@@ -118,14 +112,7 @@ def belongs_to_setup(cell):
 def write_answers(folder, video, root=ROOT):
     """Writes the answers as HTML, one file a language, with all that they show.
 
-    Args:
-        folder: Path of the folder to write into.
-        video: dict from a language to the link, or what stands in its place.
-        root: Folder of the questions.
-
-    Raises:
-        ValueError: If a metric that they name is missing.
-        RuntimeError: If a figure is; the message names it.
+    A missing metric is a ValueError, and a missing figure a RuntimeError.
     """
     import pypandoc
 
@@ -176,15 +163,7 @@ def print_pdf(folder):
 
 
 def collect(folder, root=ROOT):
-    """Writes everything that is handed in into a folder.
-
-    Args:
-        folder: Path of a folder, emptied first.
-        root: Folder of the questions.
-
-    Raises:
-        SubmissionError: If it cannot be handed in as it is.
-    """
+    """Writes everything that is handed in into a folder, emptied first."""
     problems = find_problems(root)
     if problems:
         raise SubmissionError("\n".join(problems))
@@ -211,29 +190,13 @@ def collect(folder, root=ROOT):
 
 
 def pack(folder, path):
-    """Packs a folder into a ZIP that is the same whenever its files are.
-
-    Args:
-        folder: Path of the folder; `MANIFEST` with a sha256 of every file is added.
-        path: Path of the ZIP.
-
-    Raises:
-        SubmissionError: If the ZIP is larger than may be handed in.
-    """
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    contents = {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
-    contents.pop("MANIFEST", None)
-    lines = [
-        f"{hashlib.sha256(data).hexdigest()}  {name}" for name, data in contents.items()
-    ]
-    contents["MANIFEST"] = ("\n".join(lines) + "\n").encode()
+    """Packs a folder into a ZIP that is the same whenever its files are."""
     partial = path.with_suffix(".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in contents.items():
-            entry = zipfile.ZipInfo(name)  # dated 1980
-            entry.compress_type = zipfile.ZIP_DEFLATED
+    with zipfile.ZipFile(partial, "w") as archive:
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            entry = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # dated 1980
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data)
+            archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
     size = partial.stat().st_size
     if size > LARGEST:
         partial.unlink()

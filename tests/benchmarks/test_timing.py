@@ -8,36 +8,34 @@ import pytest
 
 from benchmarks import timing
 from benchmarks.timing import INDUCTOR, OURS
-from tests.benchmarks import make_rows
+from tests.benchmarks import make_row
 
 
 def test_ratios_are_taken_within_a_round():
-    eager, inductor = make_rows()
-    assert eager["ratio"] == pytest.approx({"median": 2.0, "min": 1.0, "max": 3.0})
-    assert inductor["ratio"] == pytest.approx({"median": 1.0, "min": 0.5, "max": 1.0})
-    assert eager["milliseconds"] == pytest.approx(100)
-    assert inductor["peer_milliseconds"] == pytest.approx(100)
-    # 2 GFLOP in 0.1 s are 20 GFLOP/s of 100.
-    assert eager["share_of_peak"] == pytest.approx(0.2)
+    found = timing.ratio([0.3, 0.2, 0.2], [0.1, 0.2, 0.1])
+    assert found == pytest.approx({"median": 2.0, "min": 1.0, "max": 3.0})
 
 
 def test_pytorch_is_the_faster_of_both():
-    (faster,) = timing.faster_torch(make_rows())
-    assert faster["peer_compiler"] == "inductor"
-    assert timing.faster_torch(make_rows(comparison="ablation")) == []
+    row = make_row()
+    assert timing.faster_torch(row) == INDUCTOR
+    found = {"median": 1.0, "min": 0.5, "max": 1.0}
+    assert timing.torch_ratio(row) == pytest.approx(found)
+    assert timing.faster_torch(make_row({OURS: [1.0]})) is None
+    assert timing.torch_ratio(make_row({OURS: [1.0]})) is None
 
 
 def test_the_table_has_a_column_per_candidate_and_a_line_per_work():
-    memory = {OURS: 70.0, INDUCTOR: 50.0}
-    found = make_rows(memory=memory) + make_rows(comparison="ablation", memory=memory)
-    table = timing.table(json.loads(json.dumps(found)))
-    first, second = table.split("\n\n")
-    head, rule, line = first.splitlines()
+    rows = [make_row({OURS: [0.25]}, work="alone"), make_row()]
+    rows[1]["mebibytes"] = {OURS: 70.0, INDUCTOR: 50.0}
+    head, rule, alone, line = timing.table(json.loads(json.dumps(rows))).splitlines()
     assert "| ours, XLA (ms) | PyTorch, eager (ms) | PyTorch, inductor (ms) |" in head
     assert rule.startswith("| --- | ---: |")
+    assert alone == "| alone | 250 |  |  |  |  |  | 2.00 | 20% |"
     numbers = "100 | 200 | 100 | 1.00 (0.50 to 1.00) | 70.0 | 50.0 | 2.00 | 20%"
     assert line == f"| batch 8 | {numbers} |"
-    assert "| ours, XLA | 100 | PyTorch, eager | 200 |" in second
+    # A column in which no row has anything is left out.
+    assert "MiB" not in timing.table([make_row()])
 
 
 @pytest.mark.parametrize("together", [1, 4])
@@ -63,12 +61,20 @@ def test_candidates_have_their_turn_in_every_round(monkeypatch):
 
         return run
 
-    plan = {"rounds": 2, "memory": []}
-    keys = [("slow", "a"), ("fast", "b")]
-    seconds, memory = timing.measure(build, keys, plan, "toy", {"batch": 2})
-    assert seconds == {keys[0]: [0.2, 0.2], keys[1]: [0.02, 0.02]}
-    assert memory == {}
-    turns = [("slow", 5), ("fast", 50), ("fast", 50), ("slow", 5)]
+    row = timing.measure_row(
+        build,
+        [OURS, "slow, a"],
+        {"batch": 2},
+        work="toy",
+        rounds=2,
+        memory=False,
+        gflop=1.0,
+        peak=100.0,
+    )
+    assert row["seconds"] == {OURS: [0.02, 0.02], "slow, a": [0.2, 0.2]}
+    assert row["mebibytes"] == {}
+    assert row["share_of_peak"] == pytest.approx(0.5)  # 1 GFLOP in 0.02 s
+    turns = [("ours", 50), ("slow", 5), ("slow", 5), ("ours", 50)]
     assert calls[4:] == turns
 
 
@@ -83,7 +89,7 @@ def hold(name, compiler, size):
 
 @pytest.mark.skipif(not timing.PROC.exists(), reason="needs /proc")
 def test_memory_is_what_model_and_steps_add():
-    found = timing.mebibytes_here(hold, ("ours", "XLA", 40))
+    found = timing.mebibytes_here(hold, OURS, {"size": 40})
     KEPT.clear()
     assert found == pytest.approx(120, abs=8)
 

@@ -3,6 +3,7 @@
 import functools
 import re
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from common import text
+from q1_tbptt.checks import check_batch
 from q1_tbptt.tbptt import TBPTTClassifier
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q3_inverse_ae.report import check_images
@@ -75,7 +77,7 @@ def test_any_sentence_is_cleaned(sentence):
 def test_any_sentence_is_encoded_for_a_recurrent_network(sentence):
     (ids,) = text.encode(VECTORIZER, [sentence])
     assert len(ids) >= 1 and min(ids) > text.PADDING_ID
-    padded = text.pad_left([ids, ids[:1]])
+    padded = keras.utils.pad_sequences([ids, ids[:1]])
     np.testing.assert_array_equal(padded[0], ids)
     assert not padded[1, :-1].any() and padded[1, -1] == ids[0]
 
@@ -137,7 +139,7 @@ def test_labels_are_taken_or_described(labels):
     token_ids = np.array([[2], [3], [4]])
     fitting = labels.shape in [(3,), (3, 1)] and all(x in (0, 1) for x in labels.flat)
     try:
-        text.check_batch("train_ds", token_ids, labels)
+        check_batch("train_ds", token_ids, labels)
     except ValueError as error:
         assert not fitting
         assert "`labels`" in str(error) and "Received" in str(error)

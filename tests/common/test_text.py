@@ -12,11 +12,9 @@ from common.text import (
     UNKNOWN_ID,
     bucketed_batches,
     build_vectorizer,
-    check_batch,
     check_texts,
     encode,
     encode_data,
-    pad_left,
     standardize,
 )
 
@@ -223,15 +221,6 @@ def test_a_length_that_is_none_is_refused(vectorizer, max_length):
 def test_encode_takes_more_texts_than_fit_one_batch(vectorizer):
     texts = ["the " * (i % 5 + 1) for i in range(3_000)]
     assert encoded(vectorizer, texts) == [[2] * (i % 5 + 1) for i in range(3_000)]
-
-
-def test_pad_left():
-    rows = [np.array([5, 6], "int32"), np.array([7], "int32")]
-    padded = pad_left(rows)
-    assert padded.dtype == np.int32
-    assert padded.tolist() == [[5, 6], [0, 7]]
-    assert pad_left(rows, 4).tolist() == [[0, 0, 5, 6], [0, 0, 0, 7]]
-    assert pad_left([[5, 6, 7], [8]]).tolist() == [[5, 6, 7], [0, 0, 8]]
 
 
 # -- Batches -------------------------------------------------------------------------
@@ -506,41 +495,6 @@ def test_bad_input_is_refused(changed, message):
     options = {"bucket_lengths": BUCKETS, **good, **changed}
     with pytest.raises(ValueError, match=f"(?s)`{message}"):
         bucketed_batches(**options)
-
-
-IDS = np.array([[0, 5], [6, 7]])
-
-
-@pytest.mark.parametrize("kind", [np.array, tf.constant])
-def test_a_good_batch_is_accepted(kind):
-    for labels in ([0, 1], [[0.0], [1.0]], [True, False]):
-        check_batch("batch", kind(IDS), kind(labels), vocab_size=8)
-
-
-@pytest.mark.parametrize(
-    ("token_ids", "labels", "message"),
-    [
-        (tf.ragged.constant([[5], [6, 7]]), [0, 1], "token_ids.*Ragged"),
-        ([[5], [6, 7]], [0, 1], "token_ids.*list"),
-        (IDS[0], [0, 1], r"token_ids.*\(2,\)"),
-        (IDS.astype("float32"), [0, 1], "token_ids.*float32"),
-        (IDS.astype(str), [0, 1], "token_ids"),
-        (IDS[:0], [], "batch.*empty"),
-        (IDS * [[1], [0]], [0, 1], "batch.*row 1"),
-        (IDS[:, ::-1], [0, 1], "batch.*left"),
-        (-IDS, [0, 1], "batch.*-7"),
-        (IDS + [[0], [1]], [0, 1], "batch.*8"),
-        (IDS, [0, 1, 1], r"labels.*\(3,\)"),
-        (IDS, [[0, 1], [1, 0]], r"labels.*\(2, 2\)"),
-        (IDS, [-1, 1], "labels.*-1"),
-        (IDS, [0, np.nan], "labels.*nan"),
-        (IDS, [0, None], "labels.*None"),
-        (IDS, [[0], [1, 1]], "labels"),
-    ],
-)
-def test_a_bad_batch_is_refused(token_ids, labels, message):
-    with pytest.raises(ValueError, match=f"(?s)`{message}"):
-        check_batch("batch", token_ids, labels, vocab_size=8)
 
 
 def test_encoded_data_knows_words_of_training_alone():

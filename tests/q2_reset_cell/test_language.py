@@ -90,7 +90,7 @@ def test_gate_of_words_is_sorted_and_of_frequent_words(corpus, model):
 
 
 def test_trained_gate_gives_the_trained_logits(corpus, model):
-    token_ids = text.pad_left(corpus.validation)
+    token_ids = keras.utils.pad_sequences(corpus.validation)
     expected = model(token_ids).numpy()[:, 0]
     table = language.gate_table(model)
     by_token = language.logits_with_gate(model, token_ids, table)
@@ -106,7 +106,7 @@ def test_open_gate_gives_the_logits_of_an_elman_cell(corpus, model):
     cell.set_weights([ours.kernel, ours.recurrent_kernel, ours.bias])
     elman.embedding.set_weights(model.embedding.get_weights())
     elman.head.set_weights(model.head.get_weights())
-    token_ids = text.pad_left(corpus.validation)
+    token_ids = keras.utils.pad_sequences(corpus.validation)
     ones = np.ones_like(language.gate_table(model))
     opened = language.logits_with_gate(model, token_ids, ones)
     np.testing.assert_allclose(opened, elman(token_ids)[:, 0], rtol=1e-4, atol=1e-5)
@@ -117,7 +117,7 @@ def test_undoing_resets_changes_what_the_gate_does(corpus, model):
     changed = undone.pop("changed")
     assert changed["as trained"] == 0
     assert changed["all undone"] > 0
-    predicted = model(text.pad_left(corpus.validation)).numpy()[:, 0] > 0
+    predicted = model(keras.utils.pad_sequences(corpus.validation)).numpy()[:, 0] > 0
     right = np.mean(predicted == corpus.texts.validation.labels)
     assert undone["as trained"] == pytest.approx(right)
 
