@@ -60,7 +60,7 @@ def headline(rows):
     speedup = timing.ratio(full["seconds"][OURS], cut["seconds"][OURS])
     return {
         "speedup_T512_t16": speedup["median"],
-        "ideal_speedup_T512_t16": flops(batch, length) / flops(*HEADLINE),
+        "flop_estimate_T512_t16": flops(batch, length) / flops(*HEADLINE),
         "torch_ratio_T512_t16": timing.torch_ratio(cut)["median"],
     }
 

@@ -17,6 +17,7 @@ NOT_DECISIVE = {
     "plots.py",
     "presets.py",
     "results.py",
+    "source.py",
     "sweep.py",
 }
 

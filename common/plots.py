@@ -56,10 +56,10 @@ def save(figure, question, name):
 def alt_text(figure, name):
     """Describes a figure in words, without mathematics.
 
-    They are the name of its file, the titles of the panels, what is drawn against what,
-    and the entries of the legends.
+    They are the name of its file, its title and those of the panels, what is drawn
+    against what, and the entries of the legends.
     """
-    parts = []
+    parts = [figure.get_suptitle()]
     for axes in figure.axes:
         labels = axes.get_ylabel(), axes.get_xlabel()
         parts += [axes.get_title(), " against ".join(filter(None, labels))]

@@ -125,6 +125,22 @@ def encode(vectorizer, texts, *, max_length=None):
     return [row[-max_length:] for row in ids] if max_length else ids
 
 
+def first_of_length(token_ids, length):
+    """Returns the index of the first row with `length` tokens, none of them unknown.
+
+    Args:
+        token_ids: list of int arrays of shape `(length_i,)`, see `encode`.
+        length: int.
+
+    Raises:
+        ValueError: If there is no such row.
+    """
+    for index, row in enumerate(token_ids):
+        if len(row) == length and UNKNOWN_ID not in row:
+            return index
+    raise ValueError(f"`token_ids` has no row of {length} known tokens.")
+
+
 def bucketed_batches(
     token_ids,
     labels=None,

@@ -1,6 +1,6 @@
-"""The experiments of question 1, as functions that return plain numbers.
+"""Runs the experiments of question 1 and returns plain numbers.
 
-Long ones are `results.cached`, so that a run that was interrupted resumes.
+Trainings are `results.cached`, so that an interrupted run resumes.
 """
 
 import time
@@ -11,11 +11,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from common import results, sweep, text
+from common import results, sweep
 from q1_tbptt.gradients import gradient_magnitudes
-from q1_tbptt.tbptt import TBPTTClassifier, as_cell, train_tbptt
+from q1_tbptt.tbptt import TBPTTClassifier, new_cell, train_tbptt
 
 QUESTION = "q1_tbptt"
+# The exploding network: each step back multiplies the gradient by the gain of the
+# recurrent kernel, a multiple of a rotation, and by the slope of tanh.
+GAIN = 2.5
 
 
 class Recorder(keras.callbacks.Callback):
@@ -34,15 +37,13 @@ class Recorder(keras.callbacks.Callback):
         self.end = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
-        # Up to the last step: what comes behind it is validation.
+        # Until the last step: what follows it is validation.
         self.epoch_seconds.append(self.end - self.start)
 
 
 @results.cached(QUESTION)
-def accuracy_of_training(
-    data, *, cell, t, seed, batch_size=128, on=("tuning", "validation"), **options
-):
-    """Trains once and evaluates.
+def accuracy_of_training(data, *, cell, t, seed, batch_size=128, **options):
+    """Trains once and evaluates on the tuning split and on the validation set.
 
     Args:
         data: `common.text.EncodedData`.
@@ -50,137 +51,104 @@ def accuracy_of_training(
         t: int or None.
         seed: int.
         batch_size: int.
-        on: names of the splits to evaluate on.
         **options: for `train_tbptt`.
 
     Returns:
-        Dict of the accuracy on each split, `history`, `epoch_seconds` (training
-        alone) and `seconds` (everything).
+        Dict of the accuracies `tuning` and `validation`, and of `epoch_seconds`, which
+        are those of the training steps only.
     """
     keras.backend.clear_session()
     recorder = Recorder()
-    model, history = train_tbptt(
+    model, _ = train_tbptt(
         data.batches("train", batch_size=batch_size, shuffle=True, seed=seed),
         data.batches("tuning", batch_size=300),
         cell=cell,
         t=t,
         vocab_size=data.vocab_size,
         seed=seed,
-        callbacks=[recorder],
+        callbacks=recorder,
         verbose=0,
         **options,
     )
-    scores = {
-        split: model.evaluate(
-            data.batches(split, batch_size=300), verbose=0, return_dict=True
-        )["accuracy"]
-        for split in on
-    }
     return {
-        **scores,
-        "history": history.history,
+        "tuning": accuracy(model, data, "tuning"),
+        "validation": accuracy(model, data, "validation"),
         "epoch_seconds": recorder.epoch_seconds,
     }
 
 
-def bag_of_words_accuracy(texts, on="validation", regularisation=(0.3, 1, 3, 10)):
-    """Evaluates the floor: TF-IDF of single words and logistic regression.
+def accuracy(model, data, split):
+    """Evaluates a model on a split of `common.text.EncodedData`; returns a float."""
+    batches = data.batches(split, batch_size=300)
+    return model.evaluate(batches, verbose=0, return_dict=True)["accuracy"]
+
+
+def bag_of_words_accuracy(texts):
+    """Evaluates the baseline: TF-IDF of single words and logistic regression.
+
+    The tuning split chooses the strength of the penalty.
 
     Args:
         texts: `common.data.TextData`.
-        on: name of the split to evaluate on.
-        regularisation: values of scikit-learn's `C`; the tuning split chooses.
 
     Returns:
-        Accuracy, a float.
+        Accuracy on the validation set, a float.
     """
-    models = []
-    for inverse_penalty in regularisation:
-        model = make_pipeline(
+    models = [
+        make_pipeline(
             TfidfVectorizer(token_pattern=r"\S+"),
             LogisticRegression(C=inverse_penalty, max_iter=2000),
-        )
-        models.append(model.fit(*texts.train))
+        ).fit(*texts.train)
+        for inverse_penalty in (0.3, 1, 3, 10)
+    ]
     best = max(models, key=lambda model: model.score(*texts.tuning))
-    return float(best.score(*getattr(texts, on)))
+    return float(best.score(*texts.validation))
 
 
 def untrained_model(cell, vocab_size, seed=0):
-    """Returns a fresh `TBPTTClassifier` with a cell, or the cell of that name.
-
-    Args:
-        cell: RNN cell, or a name that `train_tbptt` knows, for one of 128 units.
-        vocab_size: int.
-        seed: int, of the weights.
-    """
+    """Returns a new `TBPTTClassifier` with a cell, or with a named one of 128 units."""
     keras.utils.set_random_seed(seed)
-    return TBPTTClassifier(as_cell(cell, units=128), vocab_size)
+    return TBPTTClassifier(new_cell(cell, units=128), vocab_size)
 
 
-def exploding_model(vocab_size, gain, seed=0):
-    """Returns an untrained Elman network whose gradient grows on its way back.
-
-    Args:
-        vocab_size: int.
-        gain: float, the initial recurrent kernel is `gain` times a rotation: every
-            step back multiplies the gradient by `gain`, less what the slope of tanh
-            takes away.
-        seed: int.
-    """
-    cell = keras.layers.SimpleRNNCell(
-        128, recurrent_initializer=keras.initializers.Orthogonal(gain, seed=seed)
-    )
-    return untrained_model(cell, vocab_size, seed)
+def exploding_cell(seed=0):
+    """Returns an Elman cell whose gradient grows on its way back."""
+    kernel = keras.initializers.Orthogonal(GAIN, seed=seed)
+    return keras.layers.SimpleRNNCell(128, recurrent_initializer=kernel)
 
 
 @results.cached(QUESTION)
-def gradient_norms_in_training(
-    data, *, t, global_clipnorm, seed, steps, gain=2.5, learning_rate=0.1
-):
-    """Trains from an exploding start and records the gradient norm of every step.
-
-    Plain gradient descent, so that nothing but the named cure tames the gradient.
+def exploding_training(data, *, t, global_clipnorm, seed, epochs):
+    """Trains a network from an exploding start.
 
     Args:
         data: `common.text.EncodedData`.
         t: int or None.
         global_clipnorm: float or None.
         seed: int.
-        steps: int, training steps.
-        gain: float, see `exploding_model`.
-        learning_rate: float.
+        epochs: int.
 
     Returns:
-        Dict: `norms`, list of `steps` floats.
+        Dict: `norms`, the gradient norm of every step, and the accuracy `tuning`.
     """
-    model = exploding_model(data.vocab_size, gain, seed)
-    model.t = t
-    model.compile(
-        keras.optimizers.SGD(learning_rate, global_clipnorm=global_clipnorm),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-    )
+    keras.backend.clear_session()
     recorder = Recorder()
-    batches = data.batches("train", shuffle=True, seed=seed)
-    model.fit(
-        batches.repeat().take(steps), callbacks=[recorder], verbose=0, shuffle=False
+    model, _ = train_tbptt(
+        data.batches("train", shuffle=True, seed=seed),
+        data.batches("tuning", batch_size=300),
+        cell=exploding_cell(seed),
+        t=t,
+        vocab_size=data.vocab_size,
+        epochs=epochs,
+        global_clipnorm=global_clipnorm,
+        seed=seed,
+        callbacks=recorder,
+        verbose=0,
     )
-    return {"norms": recorder.gradient_norms}
-
-
-def first_of_length(token_ids, length):
-    """Returns the index of the first row with `length` tokens, none of them unknown.
-
-    Args:
-        token_ids: list of int arrays of shape `(length_i,)`, see `common.text.encode`.
-        length: int.
-
-    Raises:
-        ValueError: If there is no such row.
-    """
-    for index, row in enumerate(token_ids):
-        if len(row) == length and text.UNKNOWN_ID not in row:
-            return index
-    raise ValueError(f"`token_ids` has no row of {length} known tokens.")
+    return {
+        "norms": recorder.gradient_norms,
+        "tuning": accuracy(model, data, "tuning"),
+    }
 
 
 def long_sentences(data, at_least):
@@ -195,37 +163,32 @@ def long_sentences(data, at_least):
         0 on the left, and an int32 array of shape `(sentences,)`, 0 or 1.
     """
     rows = [i for i, row in enumerate(data.validation) if len(row) >= at_least]
-    return (
-        keras.utils.pad_sequences([data.validation[i] for i in rows]),
-        data.texts.validation.labels[rows],
-    )
+    token_ids = keras.utils.pad_sequences([data.validation[i] for i in rows])
+    return token_ids, data.texts.validation.labels[rows]
 
 
-def largest_gradient_beyond_cut(models, data, ts):
-    """Finds the largest gradient at any position that truncation cuts off.
+def largest_gradient_before_cut(model, data, ts):
+    """Finds the largest gradient at any position that the truncation leaves out.
 
     Args:
-        models: dict from name to `TBPTTClassifier`.
+        model: `TBPTTClassifier`; its `t` changes.
         data: `common.text.EncodedData`, whose validation sentences are all measured.
         ts: truncations, ints.
 
     Returns:
-        Dict from name to the largest `‖∂L/∂h_k‖` with `k < T-t` and `‖∂L/∂x_k‖` with
-        `k ≤ T-t`, over all sentences and all `t`.
+        The largest `‖∂L/∂h_k‖` with `k < T-t` and `‖∂L/∂x_k‖` with `k ≤ T-t`, over all
+        sentences and all `t`, a float.
     """
-    ids, labels = (
-        keras.utils.pad_sequences(data.validation),
-        data.texts.validation.labels,
-    )
-    largest = {}
-    for name, model in models.items():
-        largest[name] = 0.0
-        for t in ts:
-            model.t = t
-            hidden_state, inputs = gradient_magnitudes(model, ids, labels)
-            beyond = [hidden_state[:, : -1 - t], inputs[:, : inputs.shape[1] - t]]
-            largest[name] = max(largest[name], *(float(np.nanmax(b)) for b in beyond))
-    return largest
+    token_ids = keras.utils.pad_sequences(data.validation)
+    largest = []
+    for t in ts:
+        model.t = t
+        hidden_state, inputs = gradient_magnitudes(
+            model, token_ids, data.texts.validation.labels
+        )
+        largest.append(np.nanmax(hidden_state[:, : -1 - t]))
+        largest.append(np.nanmax(inputs[:, : inputs.shape[1] - t]))
+    return float(max(largest))
 
 
 def accuracy_by_t(data, cells, seeds, **options):
@@ -233,44 +196,76 @@ def accuracy_by_t(data, cells, seeds, **options):
 
     Args:
         data: `common.text.EncodedData`.
-        cells: dict from a title to `(cell, batch_size, ts)`: a name that
-            `train_tbptt` knows, an int, and a list of truncations.
+        cells: dict from a title to `(cell, options, ts)`: a name that `train_tbptt`
+            knows, a dict of further options of it, and a list of truncations.
         seeds: list of ints.
-        **options: for `train_tbptt`.
+        **options: for all trainings, see `accuracy_of_training`.
 
     Returns:
-        `(validation, tuning)`, each a dict from title to dict from `t`: to the list
-        of accuracies, one a seed, on the validation sentences, and to the mean
-        accuracy on the tuning split.
+        `(validation, tuning)`, each a dict from title to dict from `t` to the list of
+        accuracies, one per seed.
     """
 
     def train(kind, seed):
         title, t = kind
-        cell, batch_size, _ = cells[title]
-        return accuracy_of_training(
-            data, cell=cell, t=t, seed=seed, batch_size=batch_size, **options
-        )
+        cell, own, _ = cells[title]
+        return accuracy_of_training(data, cell=cell, t=t, seed=seed, **own, **options)
 
     kinds = [(title, t) for title, (_, _, ts) in cells.items() for t in ts]
-    validation, tuning = ({title: {} for title in cells} for _ in range(2))
-    for (title, t), runs in sweep.run_seeds(train, kinds, seeds).items():
-        validation[title][t] = [run["validation"] for run in runs]
-        tuning[title][t] = float(np.mean([run["tuning"] for run in runs]))
-        print(
-            f"{title:11s} t={t!s:4s}  tuning {results.percent(tuning[title][t])}   "
-            f"validation {results.percent(validation[title][t])}   "
-            f"{np.mean([run['seconds'] for run in runs]):.0f} s a run"
-        )
-    return validation, tuning
+    runs = sweep.run_seeds(train, kinds, seeds)
+    return [
+        {
+            title: {t: [run[split] for run in runs[title, t]] for t in ts}
+            for title, (_, _, ts) in cells.items()
+        }
+        for split in ("validation", "tuning")
+    ]
 
 
-def quantiles(runs):
-    """Returns the median, 99 % quantile and maximum over all numbers of all runs.
+def accuracy_table(validation, tuning, baseline):
+    """Formats what `accuracy_by_t` returned, and the baseline, as a Markdown table."""
+    rows = [
+        [
+            title,
+            "full" if t is None else t,
+            results.percent(tuning[title][t]),
+            results.percent(accuracies),
+        ]
+        for title, by_t in validation.items()
+        for t, accuracies in by_t.items()
+    ]
+    rows.append(["bag of words", "", "", results.percent(baseline)])
+    return results.markdown_table(["model", "t", "tuning", "validation"], rows)
+
+
+def collect_metrics(accuracies, baseline, remedies, reviews, review_baseline):
+    """Reduces the results to the entries of `results.json`.
 
     Args:
-        runs: list of lists of numbers, one list a run.
-
-    Returns:
-        List of three floats.
+        accuracies: dict from title to dict from `t` to accuracies, one per seed.
+        baseline: float.
+        remedies: dict from the name of a remedy to runs of `exploding_training`.
+        reviews: dict from the name of a training to runs of `accuracy_of_training`.
+        review_baseline: float.
     """
-    return np.quantile(np.concatenate(runs), (0.5, 0.99, 1.0)).tolist()
+    metrics = {"validation_accuracy_bag_of_words": baseline}
+    for title, by_t in accuracies.items():
+        for t, values in by_t.items():
+            name = f"{title.lower()}_{'full' if t is None else f't{t}'}"
+            metrics[f"validation_accuracy_{name}"] = results.summarise(values)
+    for remedy, runs in remedies.items():
+        largest = max(max(run["norms"]) for run in runs)
+        metrics[f"gradient_norm_max_{remedy}"] = largest
+        metrics[f"exploding_accuracy_{remedy}"] = results.summarise(
+            [run["tuning"] for run in runs]
+        )
+    metrics["review_accuracy_bag_of_words"] = review_baseline
+    for name, runs in reviews.items():
+        name = name.replace(", ", "_").replace(" = ", "").replace(" BPTT", "")
+        # The fastest epoch: whatever else the machine does only adds.
+        seconds = min(min(run["epoch_seconds"]) for run in runs)
+        metrics[f"review_seconds_per_epoch_{name}"] = seconds
+        metrics[f"review_accuracy_{name}"] = results.summarise(
+            [run["validation"] for run in runs]
+        )
+    return metrics

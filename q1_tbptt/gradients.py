@@ -1,4 +1,4 @@
-"""How large the gradient of the loss is at every position of a sentence."""
+"""Measures the gradient of the loss at every position of a sentence."""
 
 from typing import NamedTuple
 
@@ -6,9 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from common.text import PADDING_ID
-from q1_tbptt.checks import check_batch
-from q1_tbptt.truncation import truncated_scan
+from common.text import PADDING_ID, as_array, check_labels
+from q1_tbptt.truncation import pad_on_the_left, truncated_scan
 
 
 class GradientMagnitudes(NamedTuple):
@@ -31,32 +30,38 @@ class GradientMagnitudes(NamedTuple):
 def gradient_magnitudes(model, token_ids, labels):
     """Measures how large the loss gradient is at every position of every sentence.
 
-    `L` is the cross-entropy of one sentence alone, without dropout. With `model.t = t`
-    the gradient is the one of training, cut by the same `truncated_scan`: `∂L/∂h_k`
-    is non-zero for `k ≥ T-t`, and exactly 0.0 for `k < T-t`, as is `∂L/∂x_k` for
-    `k ≤ T-t`. To read it where no variable stands, a zero is added to every state as
-    it enters the next step, and `L` is differentiated by that zero.
+    `L` is the cross-entropy of one sentence, without dropout. With `model.t = t` the
+    gradient is that of training, truncated by the same `truncated_scan`: `∂L/∂h_k` is
+    non-zero for `k ≥ T-t` and exactly 0.0 for `k < T-t`, as is `∂L/∂x_k` for `k ≤ T-t`.
+    A zero is added to every state as it enters the next step, and `L` is differentiated
+    by that zero, since a state inside the recurrence is no variable.
 
     Args:
         model: `TBPTTClassifier`; assign to `model.t` for another truncation.
-        token_ids: int array of shape `(batch, time)`, padded with 0 on the left, or
-            a list of lists of ids of any lengths.
+        token_ids: int array of shape `(batch, time)`, padded with 0 on the left or on
+            the right, or a list of lists of ids of any lengths.
         labels: array of shape `(batch,)` or `(batch, 1)`, 0 or 1.
 
     Returns:
         `GradientMagnitudes`.
 
     Raises:
-        ValueError: if `token_ids` is empty, holds a sentence without a token, padding
-            that is not on the left or an id beyond the vocabulary, or `labels` are
-            not a 0 or 1 for each sentence.
+        ValueError: If `token_ids` is empty or of another form, holds a sentence without
+            a token, padding inside a sentence or an id beyond the vocabulary, or
+            `labels` are not a 0 or 1 for each sentence.
+
+    Example:
+
+    >>> model = TBPTTClassifier(keras.layers.GRUCell(4), vocab_size=10, t=1)
+    >>> gradient_magnitudes(model, [[5, 6, 7]], [1]).hidden_state[0] > 0
+    array([False, False,  True,  True])
     """
-    if len(token_ids) == 0:
-        raise ValueError("`token_ids` is empty.")
-    if isinstance(token_ids, (list, tuple)):
-        token_ids = keras.utils.pad_sequences(token_ids)
-    token_ids, labels = np.asarray(token_ids), np.asarray(labels)
+    if isinstance(token_ids, (list, tuple)) and token_ids:
+        if all(np.ndim(row) == 1 for row in token_ids):
+            token_ids = keras.utils.pad_sequences(token_ids)
     check_batch("token_ids", token_ids, labels, model.vocab_size)
+    token_ids = pad_on_the_left(tf.constant(token_ids)).numpy()
+    labels = np.asarray(labels)
     hidden_state, inputs = _gradient_norms(
         model, tf.constant(token_ids), tf.constant(labels.reshape(-1, 1))
     )
@@ -73,7 +78,7 @@ def parameter_gradient(model, token_ids, labels, t):
 
     Args:
         model: `TBPTTClassifier`.
-        token_ids: int array of shape `(batch, time)`, padded with 0 on the left.
+        token_ids: int array of shape `(batch, time)`, see `gradient_magnitudes`.
         labels: array of shape `(batch,)`, 0 or 1.
         t: int or None.
 
@@ -88,12 +93,12 @@ def parameter_gradient(model, token_ids, labels, t):
                 labels.reshape(-1, 1), logits, from_logits=True
             )
         )
-    gradients = tape.gradient(
-        loss,
-        model.trainable_weights,
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
-    )
-    return np.concatenate([tf.convert_to_tensor(g).numpy().ravel() for g in gradients])
+    weights = model.trainable_weights
+    gradients = [  # None where the truncation leaves a weight out
+        np.zeros(weight.shape) if gradient is None else tf.convert_to_tensor(gradient)
+        for gradient, weight in zip(tape.gradient(loss, weights), weights, strict=True)
+    ]
+    return np.concatenate([np.ravel(gradient) for gradient in gradients])
 
 
 def truncation_bias(model, token_ids, labels, ts):
@@ -101,7 +106,7 @@ def truncation_bias(model, token_ids, labels, ts):
 
     Args:
         model: `TBPTTClassifier`.
-        token_ids: int array of shape `(batch, time)`, padded with 0 on the left.
+        token_ids: int array of shape `(batch, time)`, see `gradient_magnitudes`.
         labels: array of shape `(batch,)`, 0 or 1.
         ts: truncations, a list of int.
 
@@ -139,7 +144,9 @@ def _gradient_norms(model, token_ids, labels):
     with tf.GradientTape() as tape:
         tape.watch([inputs, probes])
         sequences = (tf.concat([inputs, probes], -1), token_ids != PADDING_ID)
+        reset_dropout_masks(model.cell)
         states = truncated_scan(scan, sequences, initial_states, model.t)
+        reset_dropout_masks(model.cell)  # the next training draws its own
         states = keras.tree.map_structure(tf.identity, states)
         tape.watch(keras.tree.flatten(states))  # the cut may lie right before them
         # A sum over sentences: the gradient of each is that of its own loss.
@@ -159,10 +166,10 @@ def _gradient_norms(model, token_ids, labels):
 
 
 class ProbedCell(keras.layers.Layer):
-    """Another cell, with a probe added to the states that enter each step.
+    """Adds a probe to the states that enter each step of another cell.
 
     The inputs hold, behind the features of the cell, one number for every state
-    feature. With zeros there nothing changes, and a gradient can be read.
+    feature. Zeros there change nothing and have a gradient.
 
     Args:
         cell: RNN cell, whose weights are used.
@@ -172,7 +179,7 @@ class ProbedCell(keras.layers.Layer):
         super().__init__(dtype=cell.dtype_policy)
         self.cell = cell
         self.state_size = cell.state_size
-        self.output_size = cell.output_size
+        self.output_size = getattr(cell, "output_size", None)  # a cell may have none
 
     def call(self, inputs, states):
         flat_states = keras.tree.flatten(states)
@@ -184,3 +191,52 @@ class ProbedCell(keras.layers.Layer):
             state + probe for state, probe in zip(flat_states, probes, strict=True)
         ]
         return self.cell(inputs, keras.tree.pack_sequence_as(states, probed))
+
+
+def reset_dropout_masks(cell):
+    """Drops the dropout masks of a cell, as `keras.layers.RNN` does for its own."""
+    for inner in getattr(cell, "cells", []):
+        reset_dropout_masks(inner)
+    if hasattr(cell, "reset_dropout_mask"):
+        cell.reset_dropout_mask()
+        cell.reset_recurrent_dropout_mask()
+
+
+def check_token_ids(token_ids):
+    """Raises ValueError unless token ids are integers of shape `(batch, time)`."""
+    shape = getattr(token_ids, "shape", None)
+    dtype = getattr(token_ids, "dtype", None)
+    ragged = isinstance(token_ids, tf.RaggedTensor)
+    if ragged or tf.TensorShape(shape).rank != 2 or "int" not in str(dtype):
+        raise ValueError(
+            "`token_ids` must be integers of shape (batch, time). Received: "
+            f"{type(token_ids).__name__} of shape {shape}, dtype {dtype}"
+        )
+
+
+def check_batch(name, token_ids, labels, vocab_size=None):
+    """Raises ValueError unless token ids and labels are a batch of sentences.
+
+    Args:
+        name: str, what the message calls the batch.
+        token_ids: int array of shape `(batch, time)`, padded with 0 on either side.
+        labels: array of shape `(batch,)` or `(batch, 1)`, 0 or 1.
+        vocab_size: int, ids must be smaller, or None for any.
+    """
+    check_token_ids(token_ids)
+    token_ids, labels = np.asarray(token_ids), as_array("labels", labels)
+    if 0 in token_ids.shape:
+        raise ValueError(f"`{name}` is empty. Received: shape {token_ids.shape}")
+    present = np.pad(token_ids != PADDING_ID, [(0, 0), (1, 0)])
+    runs = (present[:, 1:] & ~present[:, :-1]).sum(axis=1)  # of tokens, in each row
+    for row in np.flatnonzero(runs != 1)[:1]:
+        fault = "padding (id 0) inside a sentence" if runs[row] else "no token"
+        raise ValueError(f"`{name}` has {fault} in row {row}: {token_ids[row]}")
+    upper = np.inf if vocab_size is None else vocab_size
+    if token_ids.min() < 0 or token_ids.max() >= upper:
+        raise ValueError(
+            f"`{name}` must hold ids in [0, {upper}). "
+            f"Received: {token_ids.min()} to {token_ids.max()}"
+        )
+    column = labels.shape == (len(token_ids), 1)
+    check_labels(labels[:, 0] if column else labels, len(token_ids))

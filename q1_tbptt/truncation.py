@@ -1,8 +1,9 @@
-"""The cut: a recurrence over whole sequences with gradient in its last steps only."""
+"""Truncation: a recurrence with gradient in its last `t` steps only."""
 
 import keras
 import tensorflow as tf
-from keras import ops
+
+from common.text import PADDING_ID
 
 # The prefix needs no gradient, so its inputs need not all exist at the same time.
 PREFIX_BLOCK = 64
@@ -22,17 +23,27 @@ def truncated_scan(scan, sequences, states, t):
 
     Returns:
         The states after the last step.
+
+    Example:
+
+    The state is the sum of its inputs. Only the last two of three get a gradient:
+
+    >>> inputs = tf.Variable([[[1.0], [2.0], [3.0]]])
+    >>> def add(inputs, sums):
+    ...     return sums + tf.reduce_sum(inputs, axis=1)
+    >>> with tf.GradientTape() as tape:
+    ...     total = truncated_scan(add, inputs, tf.zeros((1, 1)), t=2)
+    >>> total.numpy(), tape.gradient(total, inputs).numpy().ravel()
+    (array([[6.]], dtype=float32), array([0., 1., 1.], dtype=float32))
     """
     if t is None:
         return scan(sequences, states)
     cut = tf.maximum(tf.shape(keras.tree.flatten(sequences)[0])[1] - t, 0)
-    states = _scan_in_blocks(
-        scan, keras.tree.map_structure(lambda x: x[:, :cut], sequences), states
-    )
+    prefix = keras.tree.map_structure(lambda x: x[:, :cut], sequences)
+    suffix = keras.tree.map_structure(lambda x: x[:, cut:], sequences)
+    states = _scan_in_blocks(scan, prefix, states)
     states = keras.tree.map_structure(tf.stop_gradient, states)
-    if t == 0:
-        return states
-    return scan(keras.tree.map_structure(lambda x: x[:, cut:], sequences), states)
+    return states if t == 0 else scan(suffix, states)
 
 
 def _scan_in_blocks(scan, sequences, states):
@@ -61,42 +72,23 @@ def _scan_in_blocks(scan, sequences, states):
     return states
 
 
-@keras.saving.register_keras_serializable("assignment14")
-class ElmanRecurrence(keras.layers.Layer):
-    """The part of a `SimpleRNNCell` that has to run step by step.
-
-    The input projection `x_k W + b` does not depend on the state, so it is one
-    product for all steps (`project`); a step then adds `h_{k-1} U` and activates.
+def pad_on_the_left(token_ids):
+    """Moves the padding behind the last token of each row to its beginning.
 
     Args:
-        cell: a `keras.layers.SimpleRNNCell` without dropout, whose weights are used.
+        token_ids: int tensor of shape `(batch, time)`, padded with 0.
+
+    Returns:
+        Tensor of the same shape.
+
+    Example:
+
+    >>> pad_on_the_left(tf.constant([[5, 6, 0], [0, 7, 8]])).numpy()
+    array([[0, 5, 6],
+           [0, 7, 8]], dtype=int32)
     """
-
-    def __init__(self, cell, **kwargs):
-        kwargs.setdefault("dtype", cell.dtype_policy)
-        super().__init__(**kwargs)
-        self.cell = cell
-        self.state_size = cell.state_size
-        self.output_size = cell.output_size
-
-    def build(self, input_shape):
-        self.built = True
-
-    def project(self, inputs):
-        projected = ops.matmul(inputs, self.cell.kernel)  # (batch, time, units)
-        return projected + self.cell.bias if self.cell.use_bias else projected
-
-    def call(self, projected, states, training=False):
-        hidden_state = states[0]  # (batch, units)
-        hidden_state = self.cell.activation(
-            projected + ops.matmul(hidden_state, self.cell.recurrent_kernel)
-        )
-        return hidden_state, [hidden_state]
-
-
-class HoistedRNN(keras.layers.RNN):
-    """`keras.layers.RNN` over a cell that can project all its inputs at once."""
-
-    def call(self, sequences, initial_state=None, mask=None, training=False):
-        projected = self.cell.project(sequences)  # (batch, time, units)
-        return super().call(projected, initial_state, mask, training)
+    columns = tf.range(tf.shape(token_ids)[1])
+    ends = tf.where(token_ids != PADDING_ID, columns + 1, 0)  # (batch, time)
+    end = tf.reduce_max(ends, axis=1, keepdims=True)
+    source = (columns + end) % tf.maximum(tf.size(columns), 1)
+    return tf.gather(token_ids, source, batch_dims=1)

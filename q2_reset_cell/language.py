@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from common import results, sweep, text
-from q1_tbptt.experiments import first_of_length
 from q1_tbptt.tbptt import TBPTTClassifier, train_tbptt
 from q2_reset_cell.experiments import QUESTION
 from q2_reset_cell.networks import units_for_parameters
@@ -252,7 +251,7 @@ def gated_sentences(model, data, lengths):
     labels = data.texts.validation.labels
     picked = []
     for length in lengths:
-        row = first_of_length(data.validation, length)
+        row = text.first_of_length(data.validation, length)
         ids = data.validation[row]
         logit = model.truncated_logits(ids[np.newaxis], t=None).numpy()[0, 0]
         title = f"label {'-+'[labels[row]]}, logit {logit:+.1f}"

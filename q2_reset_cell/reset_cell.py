@@ -17,6 +17,8 @@ import numbers
 import keras
 from keras import ops
 
+from common.recurrence import HoistedRNN
+
 
 @keras.saving.register_keras_serializable("assignment14")
 class ResetCell(keras.layers.SimpleRNNCell):
@@ -205,7 +207,13 @@ class ResetCell(keras.layers.SimpleRNNCell):
 
 
 class ProjectedResetCell(ResetCell):
-    """A `ResetCell` that is handed `project(x_t)`, side by side, in place of `x_t`."""
+    """A `ResetCell` for `HoistedRNN`: a step takes the projections of `x_t`."""
+
+    def project(self, sequences, training=False):
+        kept_inputs = self.get_dropout_mask(sequences[:, 0])  # (batch, features)
+        if training and kept_inputs is not None:
+            sequences = sequences * ops.expand_dims(kept_inputs, 1)
+        return ops.concatenate(super().project(sequences), axis=-1)
 
     def call(self, inputs, states, training=False):
         projected, reset = ops.split(inputs, [self.units], axis=-1)
@@ -214,7 +222,7 @@ class ProjectedResetCell(ResetCell):
 
 
 @keras.saving.register_keras_serializable("assignment14")
-class ResetRNN(keras.layers.RNN):
+class ResetRNN(HoistedRNN):
     """`keras.layers.RNN(ResetCell(...))` with the input projections out of the loop.
 
     Neither `x_t W + b` nor `R_t` depends on the state, so both come from one matrix
@@ -277,13 +285,6 @@ class ResetRNN(keras.layers.RNN):
             trainable=trainable,
             activity_regularizer=activity_regularizer,
         )
-
-    def inner_loop(self, sequences, initial_state, mask, training=False):
-        kept_inputs = self.cell.get_dropout_mask(sequences[:, 0])  # (batch, features)
-        if training and kept_inputs is not None:
-            sequences = sequences * ops.expand_dims(kept_inputs, 1)
-        projected = ops.concatenate(self.cell.project(sequences), axis=-1)
-        return super().inner_loop(projected, initial_state, mask, training)
 
     def get_config(self):
         config = {**self.cell.get_config(), **super().get_config()}

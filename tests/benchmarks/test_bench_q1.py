@@ -56,7 +56,7 @@ def test_the_headline_is_that_of_the_truncated_step():
     assert bench_q1.headline(rows) == pytest.approx(
         {
             "speedup_T512_t16": 2.5,
-            "ideal_speedup_T512_t16": bench_q1.flops(*full) / bench_q1.flops(*cut),
+            "flop_estimate_T512_t16": bench_q1.flops(*full) / bench_q1.flops(*cut),
             "torch_ratio_T512_t16": 1.5,
         }
     )

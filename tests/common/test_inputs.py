@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from common import text
-from q1_tbptt.checks import check_batch
+from q1_tbptt.gradients import check_batch
 from q1_tbptt.tbptt import TBPTTClassifier
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q3_inverse_ae.report import check_images

@@ -11,15 +11,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from q1_tbptt.gradients import parameter_gradient, truncation_bias
 from q1_tbptt.tbptt import TBPTTClassifier, gradient_magnitudes
+from q2_reset_cell.reset_cell import ResetCell
 from tests.q1_tbptt import test_tbptt
 from tests.q1_tbptt.test_tbptt import (
     IDS,
+    RIGHT_PADDED,
     UNITS,
     VOCAB,
     WIDTH,
     build,
     elman_states,
+    loop_gradients,
+    parameters,
     values,
 )
 
@@ -221,6 +226,8 @@ def test_lists_and_columns_of_labels_are_taken(elman):
         (IDS, LABELS[:, None]),
         (IDS, LABELS.astype("float32")),
         (IDS.astype("int64"), LABELS),
+        (tf.constant(IDS), tf.constant(LABELS)),
+        (RIGHT_PADDED, LABELS),
     ):
         assert_same(gradient_magnitudes(elman, ids, labels), expected)
 
@@ -260,6 +267,76 @@ def test_the_model_is_left_as_it_was():
     assert_same(gradient_magnitudes(model, IDS, LABELS), first)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rate: keras.layers.SimpleRNNCell(UNITS, dropout=rate),
+        lambda rate: keras.layers.GRUCell(UNITS, recurrent_dropout=rate),
+        lambda rate: ResetCell(UNITS, dropout=rate, recurrent_dropout=rate),
+        lambda rate: keras.layers.StackedRNNCells(
+            [
+                keras.layers.SimpleRNNCell(UNITS, recurrent_dropout=rate),
+                keras.layers.StackedRNNCells(
+                    [keras.layers.LSTMCell(3, dropout=rate) for _ in range(2)]
+                ),
+            ]
+        ),
+    ],
+    ids=["dropout", "recurrent", "reset", "stacks"],
+)
+def test_measuring_leaves_no_dropout_mask_behind(make):
+    losses = []
+    for measures in (False, True):
+        keras.utils.set_random_seed(1)
+        model = build(make(0.5), t=2, dtype="float32")
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.SGD(0.0), loss, jit_compile=False)
+        batches = tf.data.Dataset.from_tensors((IDS, LABELS)).repeat(6)
+        ids = IDS[:3] if measures else None  # another batch size than that of training
+        before = tf.random.get_global_generator().state.numpy()
+        if measures:
+            gradient_magnitudes(model, ids, LABELS[:3])
+        tf.random.get_global_generator().state.assign(before)
+        found = model.fit(batches, epochs=1, verbose=0, callbacks=[Losses()])
+        losses.append(found.model.losses_of_steps)
+        if measures:  # after training as well, whose masks belong to a graph
+            gradient_magnitudes(model, ids, LABELS[:3])
+    assert len(set(losses[1])) == 6
+
+
+class Losses(keras.callbacks.Callback):
+    """Keeps the loss of every step."""
+
+    def on_train_begin(self, logs=None):
+        self.model.losses_of_steps = []
+        self.model.reset_metrics()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.losses_of_steps.append(logs["loss"])
+
+
+class BareCell(keras.layers.Layer):
+    """A cell with `state_size` and nothing else that Keras does not ask for."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = self.state_size = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units))
+        self.recurrent = self.add_weight(shape=(self.units, self.units))
+
+    def call(self, inputs, states):
+        state = keras.ops.tanh(inputs @ self.kernel + states[0] @ self.recurrent)
+        return state, [state]
+
+
+def test_a_cell_needs_no_output_size():
+    model = build(BareCell(UNITS, dtype="float64"), t=2)
+    magnitudes = gradient_magnitudes(model, IDS, LABELS)
+    assert_rows(magnitudes, functools.partial(loop_magnitudes, model, t=2))
+
+
 def test_a_float32_model_is_measured_as_well():
     cell = keras.layers.LSTMCell(UNITS)
     model = TBPTTClassifier(cell, VOCAB, WIDTH, t=2)
@@ -272,6 +349,38 @@ def test_a_float32_model_is_measured_as_well():
         np.testing.assert_array_equal(ours == 0.0, other == 0.0)
 
 
+# -- The gradient of all weights -----------------------------------------------------
+
+
+@pytest.mark.parametrize("t", [0, 1, 3, None])
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_gradient_of_all_weights_is_that_of_a_python_loop(cell, t):
+    model = build(cell)
+    expected = {
+        weight.path: gradient.ravel()
+        for weight, gradient in zip(
+            parameters(model),
+            loop_gradients(model, IDS, LABELS.astype("float64"), t),
+            strict=True,
+        )
+    }
+    expected = [expected[weight.path] for weight in model.trainable_weights]
+    found = parameter_gradient(model, IDS, LABELS, t)
+    np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-6, atol=1e-9)
+
+
+def test_the_bias_is_the_relative_distance_from_the_full_gradient(elman):
+    ts = [0, 2, 7]
+    bias, cosine = truncation_bias(elman, IDS, LABELS, ts)
+    full = parameter_gradient(elman, IDS, LABELS, None)
+    for t, far, angle in zip(ts, bias, cosine, strict=True):
+        part = parameter_gradient(elman, IDS, LABELS, t)
+        size = np.linalg.norm(full)
+        assert far == pytest.approx(np.linalg.norm(part - full) / size)
+        assert angle == pytest.approx(part @ full / size / np.linalg.norm(part))
+    assert bias[-1] == pytest.approx(0, abs=1e-9)
+
+
 # -- Bad input -----------------------------------------------------------------------
 
 
@@ -280,7 +389,10 @@ BAD_IDS = {
     "empty list": ([], "token_ids"),
     "padding alone": (np.where(np.arange(4)[:, None] == 2, 0, IDS), "token"),
     "empty sentence": ([*SENTENCES[:3], []], "token"),
-    "right padding": (IDS[:, ::-1], "left"),
+    "padding inside": (np.where(IDS == 9, 0, IDS), "padding .* inside .*row 0"),
+    "ragged": (tf.ragged.constant([[5], [6, 7]]), "token_ids.*Ragged"),
+    "no batch axis": ([5, 6, 7], "token_ids.*list"),
+    "text": (IDS.astype(str), "token_ids"),
     "id 11 of 11": (np.where(IDS == 10, VOCAB, IDS), r"11"),
     "negative id": (np.where(IDS == 10, -1, IDS), r"-1"),
     "float ids": (IDS.astype("float32"), "token_ids.*float32"),
@@ -292,7 +404,7 @@ BAD_IDS = {
 def test_bad_token_ids_are_refused(kind, elman):
     ids, message = BAD_IDS[kind]
     with pytest.raises(ValueError, match=message):
-        gradient_magnitudes(elman, ids, LABELS[: len(ids)])
+        gradient_magnitudes(elman, ids, LABELS[:4])
 
 
 BAD_LABELS = {
@@ -306,6 +418,8 @@ BAD_LABELS = {
     "0.5": LABELS / 2,
     "nan": np.where(LABELS, np.nan, 0),
     "text": LABELS.astype(str),
+    "none": [0, 1, 0, None],
+    "ragged": [[0], [1, 1], [0], [1]],
 }
 
 
