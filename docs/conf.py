@@ -5,6 +5,8 @@ html_title = project
 extensions = ["myst_nb", "sphinx-mathjax-offline"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2
+myst_heading_slug_func = "tools.site.anchor"
 html_theme = "sphinx_book_theme"
 html_theme_options = {
     "home_page_in_toc": True,

@@ -87,6 +87,11 @@ def page(notebook):
     return notebook
 
 
+def anchor(heading):
+    """Returns the anchor that Jupyter gives a heading, for links inside a notebook."""
+    return heading.replace(" ", "-")
+
+
 def main():
     """Builds the site; returns the exit code."""
     try:
