@@ -223,7 +223,7 @@ def plot_reviews(runs, baseline):
             axes.scatter([position] * len(of_t), of_t, color=COLORS[0], alpha=0.7)
         axes.plot([np.mean(of_t) for of_t in values], color=COLORS[1], marker="_",
                   markersize=24, linestyle="none", label="mean")  # fmt: skip
-        axes.set_xticks(range(len(runs)), [name.replace(", ", ",\n") for name in runs])
+        axes.set_xticks(range(len(runs)), list(runs))
         axes.set_xlim(-0.5, len(runs) - 0.5)
     right.axhline(100 * baseline, color="0.4", linestyle=":", label="bag of words")
     right.legend()

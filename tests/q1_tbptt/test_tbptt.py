@@ -531,7 +531,7 @@ def test_the_loss_does_not_depend_on_t_under_dropout(cell, eager):
         losses.append(fit(model, batches(IDS, LABELS).repeat(2), epochs=2)["loss"])
     np.testing.assert_allclose(losses[1:], [losses[0]] * 2, rtol=1e-6)
     clean = model.evaluate(IDS, LABELS, verbose=0)
-    assert len({*losses[0], clean}) == 3  # dropout was there, anew in every epoch
+    assert len({*losses[0], clean}) == 3  # dropout, another in every epoch
 
 
 def nearest(logits, possible):
@@ -831,7 +831,7 @@ BAD_BATCHES = {
     "endless": (batches(IDS, LABELS).repeat(), "_ds.*infinite"),
     "id 11 of 11": (batches(IDS + (IDS == 10), LABELS), r"_ds.*\[0, 11\).* 11"),
     "negative id": (batches(np.where(IDS == 2, -2, IDS), LABELS), r"_ds.*-2"),
-    "padding alone": (batches(PADDING_ROW, FIVE_LABELS), "_ds.*no token in row 4"),
+    "only padding": (batches(PADDING_ROW, FIVE_LABELS), "_ds.*no token in row 4"),
     "padding inside": (batches(IDS * (IDS != 9), LABELS), "_ds.*inside .* row 0"),
     "a tuple": ((IDS, LABELS), "_ds.*tuple"),
     "float ids": (batches(IDS.astype("float32"), LABELS), "token_ids.*float32"),
