@@ -68,14 +68,22 @@ def measure(plan, peak):
     others = row(OTHERS, plan["layers"], memory=False)
     return {
         "tables": [same, [others]],
-        "headline": headline(others["seconds"]),
+        "headline": headline(same, others["seconds"]),
         "sweep": measure_sweep(**plan["sweep"]),
     }
 
 
-def headline(seconds):
-    """Returns the time of a GRU over ours, and ours over `SimpleRNN`."""
-    metrics = {}
+def headline(same, seconds):
+    """Returns PyTorch's time over ours, a GRU's over ours, and ours over `SimpleRNN`.
+
+    Args:
+        same: rows of the same work, see `timing.measure_row`.
+        seconds: the seconds of the row of other layers.
+    """
+    batch, length = PLAN["layers"]
+    size = {"batch": batch, "length": length}
+    row = next(row for row in same if row["size"] == size)
+    metrics = {"torch_ratio_T256": timing.torch_ratio(row)["median"]}
     for compiler, suffix in (("no XLA", ""), ("XLA", "_xla")):
         ours = seconds[f"ours, {compiler}"]
         gru = timing.ratio(seconds[f"GRU, {compiler}"], ours)

@@ -1,27 +1,22 @@
-"""The cell on sentences: a few learned by heart, sentiment, and the gate of words.
-
-The classifier and its training are those of question 1, which take any cell.
-"""
+"""The cell on sentences: overfitting, sentiment, and the gate of words."""
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from common import results, sweep, text
-from q1_tbptt.tbptt import TBPTTClassifier, train_tbptt
 from q2_reset_cell.experiments import QUESTION
-from q2_reset_cell.networks import units_for_parameters
-from q2_reset_cell.reset_cell import ResetCell
+from q2_reset_cell.networks import LAYERS, matching_units, with_constant_gate
+from q2_reset_cell.reset_cell import ResetRNN
 
-FEATURES = 128
-# What question 1 found best for its Elman cell.
+FEATURES, UNITS = 128, 128
+# What question 1 found best for its Elman network.
 RELU = {"activation": "relu", "recurrent_initializer": "identity"}
-CELLS = {
-    "reset": ("reset", RELU),
-    "elman": ("elman", RELU),
-    "gru": ("gru", {}),
+NETWORKS = {
+    "reset, relu": ("reset", RELU),
+    "elman, relu": ("elman", RELU),
     "reset, tanh": ("reset", {}),
     "elman, tanh": ("elman", {}),
+    "gru": ("gru", {}),
 }
 
 
@@ -50,291 +45,233 @@ def few_sentences(data, count=32, least=10):
         least: int, tokens of the shortest sentence.
 
     Returns:
-        `(rows, token_ids, labels)`: indices into the training split, an int32 array
-        of shape `(count, time)`, padded on the left, and labels of shape `(count,)`.
+        `(token_ids, labels)`: an int32 array of shape `(count, time)`, padded on the
+        left, and labels of shape `(count,)`.
     """
     labels = data.texts.train.labels
     long = np.array([len(ids) >= least for ids in data.train])
     rows = [np.flatnonzero(long & (labels == k))[: count // 2] for k in (0, 1)]
     rows = np.concatenate(rows)
-    return (
-        rows,
-        keras.utils.pad_sequences([data.train[row] for row in rows]),
-        labels[rows],
-    )
+    return keras.utils.pad_sequences([data.train[row] for row in rows]), labels[rows]
 
 
 @results.cached(QUESTION)
-def learn_by_heart(data, *, seed, shuffled=False, units=64, loss=5e-4, epochs=600):
-    """Trains on 32 sentences until they are known by heart.
+def overfit(data, *, seed, shuffled=False, units=64, loss=5e-4, epochs=600):
+    """Trains on 32 sentences until the network has memorized them.
 
     Args:
         data: `common.text.EncodedData`.
         seed: int, of weights and of the shuffle.
-        shuffled: bool, whether labels are dealt out at random among the sentences.
+        shuffled: bool, whether the labels are shuffled among the sentences.
         units: int, size of the cell's state.
         loss: float, where training ends.
         epochs: int, the latest end.
 
     Returns:
-        Dict: `loss` and `accuracy` on the 32 sentences after training, the history of
-        both as `losses` and `accuracies`, and `tuning`, the accuracy on the tuning
-        split.
+        Dict: `loss` and `accuracy` on the 32 sentences after training, `losses`, one
+        per epoch, and `tuning`, the accuracy on the tuning split.
     """
-    _, token_ids, labels = few_sentences(data)
+    token_ids, labels = few_sentences(data)
     if shuffled:
         labels = np.random.default_rng(seed).permutation(labels)
     keras.utils.set_random_seed(seed)
-    model = TBPTTClassifier(ResetCell(units), data.vocab_size, embedding_dim=units)
-    model.compile(
-        keras.optimizers.Adam(3e-3),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
+    model = keras.Sequential(
+        [
+            keras.layers.Embedding(data.vocab_size, units, mask_zero=True),
+            ResetRNN(units),
+            keras.layers.Dense(1),
+        ]
     )
-    batch = tf.data.Dataset.from_tensors((token_ids, labels[:, np.newaxis]))
+    _compile(model, keras.optimizers.Adam(3e-3))
     history = model.fit(
-        batch,
+        token_ids,
+        labels,
         epochs=epochs,
         callbacks=[StopWhenLearned(loss)],
-        shuffle=False,
         verbose=0,
     ).history
-    reached = model.evaluate(batch, verbose=0, return_dict=True)
+    reached = model.evaluate(token_ids, labels, verbose=0, return_dict=True)
     tuning = data.batches("tuning", batch_size=300)
     return {
         "loss": reached["loss"],
         "accuracy": reached["accuracy"],
         "losses": history["loss"],
-        "accuracies": history["accuracy"],
         "tuning": model.evaluate(tuning, verbose=0, return_dict=True)["accuracy"],
     }
 
 
-def sentiment_cell(kind, units=128, **options):
-    """Makes a cell for sentiment, its controls with at least as many parameters.
+def _compile(model, optimizer):
+    model.compile(
+        optimizer,
+        keras.losses.BinaryCrossentropy(from_logits=True),
+        metrics=[keras.metrics.BinaryAccuracy("accuracy", threshold=0.0)],
+    )
+
+
+def sentiment_network(vocab_size, kind, units=UNITS, **options):
+    """Builds a sentence classifier around a recurrent layer.
 
     Args:
-        kind: "reset", "elman" or "gru".
-        units: int, units of the reset cell.
-        **options: for the cell.
+        vocab_size: int.
+        kind: "reset", "elman" or "gru". The others have at least as many weights as
+            the reset layer.
+        units: int, units of the reset layer.
+        **options: for the layer.
 
     Returns:
-        The cell.
-
-    Raises:
-        ValueError: If `kind` is none of the above.
+        A `keras.Sequential` from token ids `(batch, time)` to logits `(batch, 1)`.
     """
-    cells = {
-        "reset": ResetCell,
-        "elman": keras.layers.SimpleRNNCell,
-        "gru": keras.layers.GRUCell,
-    }
-    if kind not in cells:
-        raise ValueError(f"`kind` must be one of {list(cells)}. Received: {kind!r}")
-    if kind != "reset":
-        units = units_for_parameters(cells[kind], FEATURES, ResetCell(units))
-    return cells[kind](units, **options)
+    same_features = (None, 1, FEATURES)  # at every step of a sentence
+    return keras.Sequential(
+        [
+            keras.layers.Embedding(vocab_size, FEATURES, mask_zero=True),
+            keras.layers.Dropout(0.5, noise_shape=same_features),
+            LAYERS[kind](matching_units(kind, units, FEATURES), **options),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1),
+        ]
+    )
 
 
-def train_sentiment(data, kind, *, seed, epochs, **options):
-    """Trains question 1's classifier with a cell.
+def train_sentiment(data, name, *, seed, epochs, units=UNITS):
+    """Trains a sentence classifier, with question 1's settings in batches of 256.
 
     Args:
         data: `common.text.EncodedData`.
-        kind: see `sentiment_cell`.
+        name: one of `NETWORKS`.
         seed: int, of weights, dropout and the order of the sentences.
         epochs: int.
-        **options: for `sentiment_cell`.
+        units: int, units of the reset layer.
 
     Returns:
-        The trained `TBPTTClassifier`.
+        The trained `keras.Sequential`.
     """
     keras.utils.set_random_seed(seed)
-    model, _ = train_tbptt(
-        data.batches("train", shuffle=True, seed=seed),
-        data.batches("tuning", batch_size=300),
-        t=None,
-        cell=sentiment_cell(kind, **options),
-        vocab_size=data.vocab_size,
-        embedding_dim=FEATURES,
-        epochs=epochs,
-        seed=seed,
-        verbose=0,
-    )
+    train_ds = data.batches("train", batch_size=256, shuffle=True, seed=seed)
+    kind, options = NETWORKS[name]
+    model = sentiment_network(data.vocab_size, kind, units, **options)
+    schedule = keras.optimizers.schedules.CosineDecay(1e-3, epochs * len(train_ds))
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.3, global_clipnorm=1.0)
+    _compile(model, optimizer)
+    model.fit(train_ds, epochs=epochs, shuffle=False, verbose=0)
     return model
 
 
 @results.cached(QUESTION, ignore=["trained"])
-def sentiment_accuracy(data, kind, *, trained=None, **settings):
+def sentiment_training(data, name, *, trained=None, **settings):
     """Trains as `train_sentiment` and evaluates on the splits not trained on.
 
     Args:
         data: `common.text.EncodedData`.
-        kind: see `sentiment_cell`.
+        name: one of `NETWORKS`.
         trained: the model that `train_sentiment` returned for the same arguments, to
-            spare the training, or None.
+            save the training, or None.
         **settings: for `train_sentiment`; JSON must hold them.
 
     Returns:
-        Dict of accuracies: `tuning`, `validation`; and the cell's `parameters`.
+        Dict: the accuracies `tuning` and `validation`, and `weights`, the number of
+        weights of the recurrent layer.
     """
-
-    model = trained or train_sentiment(data, kind, **settings)
+    model = trained or train_sentiment(data, name, **settings)
     scores = {
         split: model.evaluate(
             data.batches(split, batch_size=300), verbose=0, return_dict=True
         )["accuracy"]
         for split in ("tuning", "validation")
     }
-    return scores | {"parameters": model.cell.count_params()}
+    return scores | {"weights": model.layers[2].count_params()}
 
 
-def sentiment_by_cell(data, names, *, seeds, epochs):
-    """Trains cells of equal size for sentiment.
+def sentiment_trainings(data, names, *, seeds, epochs):
+    """Trains networks of equal size for sentiment.
 
     Args:
         data: `common.text.EncodedData`.
-        names: list of keys of `CELLS`.
+        names: list of `NETWORKS`, the first one with a reset cell.
         seeds: list of ints.
         epochs: int.
 
     Returns:
-        `(runs, model)`: dict from a name to a list of what `sentiment_accuracy`
-        returns, one a seed; and the reset cell's model of the first seed.
+        `(runs, model)`: dict from a name to a list of what `sentiment_training`
+        returns, one per seed; and the model of the first name and seed.
     """
-    kind, options = CELLS["reset"]
-    model = train_sentiment(data, kind, seed=seeds[0], epochs=epochs, **options)
-    trained = {("reset", seeds[0]): model}
+    model = train_sentiment(data, names[0], seed=seeds[0], epochs=epochs)
 
-    def accuracy(name, seed):
-        kind, options = CELLS[name]
-        of_model = {"trained": trained.get((name, seed)), "seed": seed}
-        return sentiment_accuracy(data, kind, **of_model, epochs=epochs, **options)
+    def train(name, seed):
+        first = (name, seed) == (names[0], seeds[0])
+        trained = model if first else None
+        return sentiment_training(data, name, trained=trained, seed=seed, epochs=epochs)
 
-    return sweep.run_seeds(accuracy, names, seeds), model
+    return sweep.run_seeds(train, names, seeds), model
+
+
+def gate_by_token(model):
+    """Returns R of every token id, an array of shape `(vocab_size, units)`.
+
+    Args:
+        model: from `sentiment_network`, of kind "reset".
+    """
+    embedding, layer = model.layers[0], model.layers[2]
+    return layer.cell.reset_gate(embedding.embeddings).numpy()
 
 
 def gate_of_words(model, data, least=50):
     """Tabulates the gate over the vocabulary.
 
     Args:
-        model: `TBPTTClassifier` with a `ResetCell`.
+        model: from `sentiment_network`, of kind "reset".
         data: `common.text.EncodedData`.
         least: int, words seen fewer times in training are left out.
 
     Returns:
-        `(words, gate)`: list of words, from the one that forgets most to the one that
-        forgets least, and an array with the mean of R over units for each.
+        `(words, gate)`: list of words, from the lowest gate to the highest, and an
+        array with the mean of R over units for each.
     """
     counts = np.bincount(np.concatenate(data.train), minlength=data.vocab_size)
     counts[: text.UNKNOWN_ID + 1] = 0
     frequent = np.flatnonzero(counts >= least)
-    gate = np.mean(gate_table(model)[frequent], axis=-1)
+    gate = np.mean(gate_by_token(model)[frequent], axis=-1)
     order = np.argsort(gate)
     vocabulary = data.vectorizer.get_vocabulary()
     return [vocabulary[frequent[i]] for i in order], gate[order]
 
 
-def gated_sentences(model, data, lengths):
-    """Picks a validation sentence of each length and reads the gate of its words.
+def first_with_word(data, word, length):
+    """Returns the first validation sentence of a length with a word, as token ids.
 
     Args:
-        model: `TBPTTClassifier` with a `ResetCell`.
         data: `common.text.EncodedData`.
-        lengths: ints, numbers of tokens.
+        word: str.
+        length: int, number of tokens.
+    """
+    token = data.vectorizer.get_vocabulary().index(word)
+    return next(ids for ids in data.validation if len(ids) == length and token in ids)
+
+
+def accuracy_without_the_gate(model, data):
+    """Evaluates a model whose gate does not depend on the word.
+
+    Args:
+        model: from `sentiment_network`, of kind "reset".
+        data: `common.text.EncodedData`.
 
     Returns:
-        List of `(words, gate, title)`: R of each word, mean over units.
+        List of `(gate, accuracy, changed)`: the name of the gate, the accuracy on the
+        validation set, and the share of predictions that differ from the trained ones.
     """
-    vocabulary = data.vectorizer.get_vocabulary()
-    gate = gate_table(model).mean(axis=-1)
+    token_ids = keras.utils.pad_sequences(data.validation)
+    usual = gate_by_token(model)[np.concatenate(data.validation)].mean(axis=0)
+    models = {
+        "as trained": model,
+        "its mean, unit by unit": with_constant_gate(model, usual),
+        "fixed at 1": with_constant_gate(model, 1.0),
+    }
+    positive = {
+        name: copy.predict(token_ids, batch_size=300, verbose=0)[:, 0] > 0
+        for name, copy in models.items()
+    }
     labels = data.texts.validation.labels
-    picked = []
-    for length in lengths:
-        row = text.first_of_length(data.validation, length)
-        ids = data.validation[row]
-        logit = model.truncated_logits(ids[np.newaxis], t=None).numpy()[0, 0]
-        title = f"label {'-+'[labels[row]]}, logit {logit:+.1f}"
-        picked.append(([vocabulary[i] for i in ids], gate[ids], title))
-    return picked
-
-
-def gate_table(model):
-    """Returns R of every token id, an array of shape `(vocab_size, units)`.
-
-    Args:
-        model: `TBPTTClassifier` with a `ResetCell`.
-    """
-    return model.cell.reset_gate(model.embedding.embeddings).numpy()
-
-
-def logits_with_gate(model, token_ids, table):
-    """Computes logits with another gate for each token id than the trained one.
-
-    Args:
-        model: `TBPTTClassifier` with a `ResetCell`.
-        token_ids: int array of shape `(batch, time)`, padded on the left.
-        table: float array, R by token id, of shape `(vocab_size, units)`; or, R by
-            position, of shape `(batch, time, units)`.
-
-    Returns:
-        Array of shape `(batch,)`.
-    """
-    reset = table[token_ids] if table.ndim == 2 else table
-    projected, _ = model.cell.project(model.embedding(token_ids))
-    hidden_state = model.initial_states(len(token_ids))[0]
-    present = (token_ids != text.PADDING_ID)[..., np.newaxis]  # (batch, time, 1)
-    for step in range(token_ids.shape[1]):
-        new_state = model.cell.step(projected[:, step], reset[:, step], hidden_state)
-        hidden_state = tf.where(present[:, step], new_state, hidden_state)
-    return model.logits_from([hidden_state]).numpy()[:, 0]
-
-
-def undo_resets(model, data, share=0.1, seed=0):
-    """Undoes the strongest resets of every validation sentence, or random ones.
-
-    Undone, a token's gate is the mean over all tokens of the split, unit by unit.
-
-    Args:
-        model: `TBPTTClassifier` with a `ResetCell`.
-        data: `common.text.EncodedData`.
-        share: float, share of a sentence's tokens, at least one.
-        seed: int, of the random choice.
-
-    Returns:
-        Dict of accuracies: `as trained`, `strongest undone`, `random undone`, `all
-        undone`, `R = 1`; and under `changed` the shares of predictions that differ
-        from those as trained.
-    """
-    token_ids, labels = (
-        keras.utils.pad_sequences(data.validation),
-        data.texts.validation.labels,
-    )
-    table = gate_table(model)
-    present = token_ids != text.PADDING_ID
-    reset = table[token_ids]  # (batch, time, units)
-    usual = reset[present].mean(axis=0)
-    count = np.maximum(1, np.round(share * present.sum(axis=1)))[:, np.newaxis]
-
-    def lowest(values):  # (batch, time) -> bool, true at the `count` lowest
-        values = np.where(present, values, np.inf)
-        return np.argsort(np.argsort(values, axis=1), axis=1) < count
-
-    random = np.random.default_rng(seed).random(present.shape)
-    undone = {
-        "as trained": np.zeros_like(present),
-        "strongest undone": lowest(reset.mean(axis=-1)),
-        "random undone": lowest(random),
-        "all undone": present,
-    }
-    gates = {
-        name: np.where(where[..., np.newaxis], usual, reset)
-        for name, where in undone.items()
-    }
-    gates["R = 1"] = np.ones_like(reset)
-    positive = {n: logits_with_gate(model, token_ids, g) > 0 for n, g in gates.items()}
-    accuracy = {name: float(np.mean(p == labels)) for name, p in positive.items()}
-    changed = {
-        n: float(np.mean(p != positive["as trained"])) for n, p in positive.items()
-    }
-    return accuracy | {"changed": changed}
+    return [
+        (name, np.mean(found == labels), np.mean(found != positive["as trained"]))
+        for name, found in positive.items()
+    ]

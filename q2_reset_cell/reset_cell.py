@@ -1,18 +1,15 @@
-"""An Elman cell with a reset button that looks at the input alone.
+"""An Elman cell with a reset gate that depends on the input only.
 
 For an input `x_t` and the state `h_{t-1}` the cell computes
 
     ĥ_t = tanh(x_t W + h_{t-1} U + b)      the candidate, an Elman cell
-    R_t = hard_sigmoid(x_t W_R + b_R)      the reset gate, from the input alone
+    R_t = hard_sigmoid(x_t W_R + b_R)      the reset gate, from the input only
     h_t = ĥ_t · R_t                        elementwise
 
-`ResetCell` is one such step, for `keras.layers.RNN` and whatever else takes a cell;
-`ResetRNN` is the same layer for whole sequences, faster, because everything that
-does not wait for the state is computed for all steps at once.
+`ResetCell` is one step, for `keras.layers.RNN` and everything else that takes a cell.
+`ResetRNN` is the same layer for whole sequences. It is faster, because it computes
+everything that does not depend on the state for all steps at once.
 """
-
-import math
-import numbers
 
 import keras
 from keras import ops
@@ -22,18 +19,21 @@ from common.recurrence import HoistedRNN
 
 @keras.saving.register_keras_serializable("assignment14")
 class ResetCell(keras.layers.SimpleRNNCell):
-    """Elman cell whose new state is multiplied by a gate that reads the input alone.
+    """Elman cell whose new state is multiplied by a gate that depends on `x_t` only.
 
-    A unit with `R_t = 0` hands on nothing: neither the past, nor `x_t` itself, since
-    `R` multiplies the candidate and the candidate holds both. The cell starts afresh
-    at `t + 1`, as if it had been given `h_t = 0` there. (The reset gate of a GRU
-    stands before the candidate instead and spares `x_t`.) `R_t = 1` is the Elman
-    cell, which is no identity: what is kept still passes `U` and the activation.
+    A unit with `R_t = 0` forgets everything, also `x_t`: `R` multiplies the candidate,
+    which holds both. The next step starts as from `h_t = 0`. (The reset gate of a GRU
+    stands before the candidate and spares `x_t`.) A unit with `R_t = 1` is that of an
+    Elman cell, which is no identity: its state still passes `U` and the activation.
 
-    The gate is a factor on every path from the past:
-    `∂h_t/∂h_{t-1} = diag(R_t · activation'(a_t)) Uᵀ`. A gate that stays at `R` over
-    `n` steps multiplies whatever is remembered by `R^n`, on top of what `U` does to
-    it, and the gradient on its way back likewise.
+    The gate is a factor of every path from the past:
+    `∂h_t/∂h_{t-1} = diag(R_t · activation'(a_t)) Uᵀ`. A gate that stays at `R` for
+    `n` steps multiplies a memory by `R^n`, in addition to what `U` does to it, and
+    the gradient on its way back as well.
+
+    Dropout masks belong to a sequence, as in all Keras cells: `keras.layers.RNN` draws
+    them. Whoever calls the cell itself with `training=True` resets them with
+    `reset_dropout_mask` and `reset_recurrent_dropout_mask`.
 
     Args:
         units: int, size of the state.
@@ -44,31 +44,38 @@ class ResetCell(keras.layers.SimpleRNNCell):
         kernel_initializer: initializer of `W`.
         recurrent_initializer: initializer of `U`.
         reset_kernel_initializer: initializer of `W_R`.
-        reset_bias: float, where `b_R` starts. At 1 the default gate starts at 2/3.
-        shared_reset: bool, whether one gate serves all units; `W_R` then has one
+        reset_bias_initializer: initializer of `b_R`. With `"ones"` the default gate
+            starts at 2/3.
+        shared_reset: bool, whether all units share one gate. `W_R` then has one
             column and `R` is of shape `(batch, 1)`.
         dropout: float in [0, 1), share of input features that training hides from
-            candidate and gate, the same ones at every step.
+            the candidate and the gate, the same ones at every step.
         recurrent_dropout: float in [0, 1), share of the state's features that
             training hides from the candidate.
         **kwargs: those of `keras.layers.SimpleRNNCell`: `bias_initializer`,
-            regularizers and constraints (of a kernel or a bias: for both of a kind),
-            `seed`, `name`, `dtype`.
+            regularizers and constraints (those of the kernel and the bias are for the
+            gate as well), `seed`, `name`, `dtype`.
 
     Call arguments:
         inputs: float tensor of shape `(batch, features)`.
         states: list of one float tensor of shape `(batch, units)`, `[h_{t-1}]`.
         training: bool, whether dropout is active.
 
-    Returns of a call: `(h_t, [h_t])`.
+    Returns:
+        `(h_t, [h_t])`.
 
     Raises:
-        ValueError: If `units` is no positive integer, a dropout is outside [0, 1), or
-            `reset_bias` is not a finite number.
+        ValueError: If `units` is not positive or a dropout is outside [0, 1).
+
+    Example:
+
+    >>> layer = keras.layers.RNN(ResetCell(4), return_sequences=True)
+    >>> layer(ops.ones((2, 5, 3))).shape
+    TensorShape([2, 5, 4])
 
     Reference:
-        [Elman, 1990](https://doi.org/10.1207/s15516709cog1402_1); input-only gates:
-        [Bradbury et al., 2016](https://arxiv.org/abs/1611.01576)
+        [Elman, 1990](https://doi.org/10.1207/s15516709cog1402_1); gates that depend on
+        the input only: [Bradbury et al., 2016](https://arxiv.org/abs/1611.01576)
     """
 
     def __init__(
@@ -80,15 +87,20 @@ class ResetCell(keras.layers.SimpleRNNCell):
         kernel_initializer="glorot_uniform",
         recurrent_initializer="orthogonal",
         reset_kernel_initializer="glorot_uniform",
-        reset_bias=1.0,
+        reset_bias_initializer="ones",
         shared_reset=False,
         dropout=0.0,
         recurrent_dropout=0.0,
         **kwargs,
     ):
-        _check_arguments(units, reset_bias, dropout, recurrent_dropout)
+        for name, rate in [
+            ("dropout", dropout),
+            ("recurrent_dropout", recurrent_dropout),
+        ]:
+            if not 0 <= rate < 1:
+                raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={rate}")
         super().__init__(
-            int(units),
+            units,
             activation=activation,
             use_bias=use_bias,
             kernel_initializer=kernel_initializer,
@@ -99,7 +111,7 @@ class ResetCell(keras.layers.SimpleRNNCell):
         )
         self.reset_activation = keras.activations.get(reset_activation)
         self.reset_kernel_initializer = keras.initializers.get(reset_kernel_initializer)
-        self.initial_reset_bias = reset_bias
+        self.reset_bias_initializer = keras.initializers.get(reset_bias_initializer)
         self.shared_reset = shared_reset
 
     def build(self, input_shape):
@@ -117,57 +129,61 @@ class ResetCell(keras.layers.SimpleRNNCell):
             self.reset_bias = self.add_weight(
                 shape=(gates,),
                 name="reset_bias",
-                initializer=keras.initializers.Constant(self.initial_reset_bias),
+                initializer=self.reset_bias_initializer,
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
 
     def call(self, inputs, states, training=False):
-        kept_inputs = self.get_dropout_mask(inputs)  # (batch, features)
-        if training and kept_inputs is not None:
-            inputs = inputs * kept_inputs
-        hidden_state = self.step(*self.project(inputs), states[0], training)
+        projected = self.project(inputs, training)
+        hidden_state = self.step(projected, states[0], training)
         return hidden_state, [hidden_state]
 
-    def project(self, inputs):
-        """Computes what a step needs of its input, for any number of steps at once.
+    def project(self, inputs, training=False):
+        """Computes the part of a step that does not depend on the state.
 
         Args:
-            inputs: float tensor of shape `(..., features)`.
+            inputs: float tensor of shape `(batch, features)`, or of shape `(batch,
+                time, features)` for all steps at once.
+            training: bool, whether dropout is active.
 
         Returns:
-            `(projected, reset)`: `x W + b` of shape `(..., units)` and the gate, of
-            the same shape or, shared, `(..., 1)`.
+            Tensor of shape `(..., units + gates)`: `x_t W + b` and behind it `R_t`,
+            which has `units` gates or, with `shared_reset`, one.
         """
+        if training and self.dropout:
+            sequence = len(inputs.shape) == 3
+            kept = self.get_dropout_mask(inputs[:, 0] if sequence else inputs)
+            inputs = inputs * (kept[:, None] if sequence else kept)
         kernel = ops.concatenate([self.kernel, self.reset_kernel], axis=-1)
-        both = ops.matmul(inputs, kernel)  # (..., units + gates)
+        projected = ops.matmul(inputs, kernel)  # (..., units + gates)
         if self.use_bias:
-            both = both + ops.concatenate([self.bias, self.reset_bias], axis=-1)
-        projected, gate_logits = ops.split(both, [self.units], axis=-1)
-        return projected, self.reset_activation(gate_logits)
+            projected += ops.concatenate([self.bias, self.reset_bias], axis=-1)
+        candidate_input, gate_logits = ops.split(projected, [self.units], axis=-1)
+        reset = self.reset_activation(gate_logits)
+        return ops.concatenate([candidate_input, reset], axis=-1)
 
-    def step(self, projected, reset, hidden_state, training=False):
-        """Computes the part of a step that has to wait for the state.
+    def step(self, projected, hidden_state, training=False):
+        """Computes the part of a step that depends on the state.
 
         Args:
-            projected: float tensor of shape `(batch, units)`, `x_t W + b`.
-            reset: float tensor of shape `(batch, units)` or `(batch, 1)`, `R_t`.
+            projected: float tensor of shape `(batch, units + gates)`, see `project`.
             hidden_state: float tensor of shape `(batch, units)`, `h_{t-1}`.
             training: bool, whether recurrent dropout is active.
 
         Returns:
             `h_t`, a tensor of shape `(batch, units)`.
         """
-        kept_features = self.get_recurrent_dropout_mask(hidden_state)
-        if training and kept_features is not None:
-            hidden_state = hidden_state * kept_features
+        candidate_input, reset = ops.split(projected, [self.units], axis=-1)
+        if training and self.recurrent_dropout:
+            hidden_state *= self.get_recurrent_dropout_mask(hidden_state)
         candidate = self.activation(
-            projected + ops.matmul(hidden_state, self.recurrent_kernel)
+            candidate_input + ops.matmul(hidden_state, self.recurrent_kernel)
         )
         return candidate * reset
 
     def reset_gate(self, inputs):
-        """Computes `R` for any inputs, without running the recurrence.
+        """Computes `R` of a cell that is built, without running the recurrence.
 
         Args:
             inputs: float tensor or array of shape `(..., features)`, such as the
@@ -181,18 +197,13 @@ class ResetCell(keras.layers.SimpleRNNCell):
                 was built for.
         """
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
-        if not self.built:
-            self.build(inputs.shape)
         features = self.reset_kernel.shape[0]
         if inputs.shape[-1:] != (features,):
             raise ValueError(
                 f"`inputs` must have {features} features, as those the cell was built "
                 f"for. Received: shape {tuple(inputs.shape)}"
             )
-        gate_logits = ops.matmul(inputs, ops.cast(self.reset_kernel, inputs.dtype))
-        if self.use_bias:
-            gate_logits = gate_logits + ops.cast(self.reset_bias, inputs.dtype)
-        return self.reset_activation(gate_logits)
+        return ops.cast(self.project(inputs)[..., self.units :], self.compute_dtype)
 
     def get_config(self):
         return {
@@ -201,35 +212,30 @@ class ResetCell(keras.layers.SimpleRNNCell):
             "reset_kernel_initializer": keras.initializers.serialize(
                 self.reset_kernel_initializer
             ),
-            "reset_bias": self.initial_reset_bias,
+            "reset_bias_initializer": keras.initializers.serialize(
+                self.reset_bias_initializer
+            ),
             "shared_reset": self.shared_reset,
         }
 
 
 class ProjectedResetCell(ResetCell):
-    """A `ResetCell` for `HoistedRNN`: a step takes the projections of `x_t`."""
-
-    def project(self, sequences, training=False):
-        kept_inputs = self.get_dropout_mask(sequences[:, 0])  # (batch, features)
-        if training and kept_inputs is not None:
-            sequences = sequences * ops.expand_dims(kept_inputs, 1)
-        return ops.concatenate(super().project(sequences), axis=-1)
+    """`ResetCell` for `HoistedRNN`: a step receives what `project` returned."""
 
     def call(self, inputs, states, training=False):
-        projected, reset = ops.split(inputs, [self.units], axis=-1)
-        hidden_state = self.step(projected, reset, states[0], training)
+        hidden_state = self.step(inputs, states[0], training)
         return hidden_state, [hidden_state]
 
 
 @keras.saving.register_keras_serializable("assignment14")
 class ResetRNN(HoistedRNN):
-    """`keras.layers.RNN(ResetCell(...))` with the input projections out of the loop.
+    """`keras.layers.RNN(ResetCell(...))` that projects the inputs of all steps at once.
 
-    Neither `x_t W + b` nor `R_t` depends on the state, so both come from one matrix
-    product for all steps; what is left in the loop is `h U`, the activation and a
-    product with the gate. Results are those of the cell in an `RNN`, and so are the
-    weights: `set_weights` takes them from one to the other. The layer's own `cell` is
-    called with what `project` returns; `cell.reset_gate` takes inputs as ever.
+    Neither `x_t W + b` nor `R_t` depends on the state, so one matrix product computes
+    both for all steps. The loop is left with `h U`, the activation and the product with
+    the gate. The results are those of the cell in an `RNN`, and so are the weights:
+    `set_weights` takes them from one to the other. `cell.reset_gate` computes `R`; the
+    call of the layer's `cell` takes what its `project` returns.
 
     Args:
         units: int, size of the state.
@@ -248,12 +254,21 @@ class ResetRNN(HoistedRNN):
     Call arguments:
         sequences: float tensor of shape `(batch, time, features)`.
         initial_state: list of one tensor of shape `(batch, units)`, or None for 0.
-        mask: bool tensor of shape `(batch, time)`; the state passes a step with
-            False unchanged.
+        mask: bool tensor of shape `(batch, time)`; a step with False leaves the state
+            unchanged.
         training: bool, whether dropout is active.
 
-    Returns of a call: tensor of shape `(batch, units)`, or `(batch, time, units)` with
+    Returns:
+        Tensor of shape `(batch, units)`, or `(batch, time, units)` with
         `return_sequences`; with `return_state` a tuple of that and the last state.
+
+    Example:
+
+    >>> model = keras.Sequential(
+    ...     [keras.layers.Embedding(5000, 128), ResetRNN(128), keras.layers.Dense(1)]
+    ... )
+    >>> model(ops.ones((2, 7), "int32")).shape
+    TensorShape([2, 1])
     """
 
     def __init__(
@@ -294,19 +309,3 @@ class ResetRNN(HoistedRNN):
     @classmethod
     def from_config(cls, config):
         return cls(**config)
-
-
-def _check_arguments(units, reset_bias, dropout, recurrent_dropout):
-    integer = isinstance(units, numbers.Integral) and not isinstance(units, bool)
-    if not (integer and units > 0):
-        raise ValueError(
-            f"`units` must be a positive integer. Received: units={units!r}"
-        )
-    if not (isinstance(reset_bias, numbers.Real) and math.isfinite(reset_bias)):
-        raise ValueError(
-            f"`reset_bias` must be a finite number. Received: reset_bias={reset_bias!r}"
-        )
-    rates = {"dropout": dropout, "recurrent_dropout": recurrent_dropout}
-    for name, rate in rates.items():
-        if not (isinstance(rate, numbers.Real) and 0 <= rate < 1):
-            raise ValueError(f"`{name}` must be in [0, 1). Received: {name}={rate!r}")

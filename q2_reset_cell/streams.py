@@ -1,7 +1,7 @@
-"""Streams of inputs in which everything before a reset is to be forgotten.
+"""Streams of inputs in which the target depends on nothing before the last reset.
 
-Each task makes random streams with a target at every step that depends on nothing
-before the last reset. Sequences begin as if after a reset.
+Each task makes random streams with a target at every step. A stream begins as if after
+a reset.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 BATCH_SIZE, TIME = 64, 40
-SWAP_AT = 30
+RESET_AT = 30  # in the prefix-replacement test
+WRITE_RATE = 0.2  # of the flip-flop: the probability of a write, and of a read
 
 
 class Streams(NamedTuple):
@@ -37,7 +38,7 @@ class Task(NamedTuple):
         make: function `(rng, batch, time) -> Streams`.
         reset_input: float array of shape `(features,)`, the input that resets.
         reset_feature: int, the feature that is 1 in it.
-        outputs: int, how many targets there are at each step.
+        outputs: int, number of targets at each step.
         loss: a Keras loss.
         binary: bool, whether targets are bits and outputs their logits.
     """
@@ -56,7 +57,7 @@ class Task(NamedTuple):
 
 
 def parity_task(reset_rate=0.1):
-    """Returns the task to tell whether the ones since the last reset are odd.
+    """Returns the parity task: is the number of ones since the last reset odd?
 
     Inputs are one-hot: zero, one, reset.
 
@@ -74,22 +75,19 @@ def parity_task(reset_rate=0.1):
     return _bit_task(f"parity, resets {reset_rate}", make, [0, 0, 1], 2)
 
 
-def flip_flop_task(write_rate=0.2):
-    """Returns the task to recall the bit that was written last (Liu et al., 2023).
+def flip_flop_task():
+    """Returns the flip-flop task: recall the bit that was written last.
 
     Inputs are an instruction, one-hot: write, ignore or read, and a bit, -1 or 1, that
     comes with write and ignore. Only the steps that read count. A write forgets what
     was written before, but not itself.
-
-    Args:
-        write_rate: float, probability of a write, and of a read, at each step.
 
     Reference:
         [Liu et al., 2023](https://arxiv.org/abs/2306.00946)
     """
 
     def make(rng, batch, time):
-        rates = [write_rate, 1 - 2 * write_rate, write_rate]
+        rates = [WRITE_RATE, 1 - 2 * WRITE_RATE, WRITE_RATE]
         instructions = rng.choice(3, (batch, time), p=rates)
         instructions[:, 0] = 0
         bits = rng.integers(0, 2, (batch, time))
@@ -98,19 +96,20 @@ def flip_flop_task(write_rate=0.2):
         inputs = np.dstack([np.eye(3)[instructions], signs])
         return _streams(inputs, written[..., None], instructions == 2)
 
-    return _bit_task(f"flip-flop, writes {write_rate}", make, [1, 0, 0, 1], 0)
+    return _bit_task("flip-flop", make, [1, 0, 0, 1], 0)
 
 
 def sum_task(dims=1, loudness=0.0, reset_rate=0.1):
     """Returns the task to add up real vectors since the last reset.
 
     Inputs are a vector and a flag that is 1 at a reset, where the vector is 0. With
-    `loudness` every stretch between resets has a volume of its own, and errors count
-    relative to it: what leaks from a loud stretch drowns a quiet one.
+    `loudness` every stretch between two resets has its own volume, and errors count
+    relative to it: whatever leaks from a loud stretch into a quiet one is a large
+    error there.
 
     Args:
         dims: int, size of the vectors.
-        loudness: float ≥ 0; the volume of a stretch is `10 ** -u`, `u` uniform in
+        loudness: float ≥ 0. The volume of a stretch is `10 ** -u`, with `u` uniform in
             `[0, loudness]`.
         reset_rate: float, probability of a reset at each step.
     """
@@ -137,7 +136,7 @@ def sum_task(dims=1, loudness=0.0, reset_rate=0.1):
 
 
 def stream_batches(task, seed):
-    """Makes fresh streams for `fit`, without end.
+    """Makes new streams for `fit`, without end.
 
     Args:
         task: `Task`.
@@ -160,8 +159,8 @@ def stream_batches(task, seed):
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 
-def swapped_prefixes(task, batch=400, seed=8):
-    """Makes streams that are equal from a reset on, and differ before it.
+def replaced_prefixes(task, batch=400, seed=8):
+    """Makes streams that are equal from a reset on and differ before it.
 
     Args:
         task: `Task`.
@@ -169,15 +168,15 @@ def swapped_prefixes(task, batch=400, seed=8):
         seed: int.
 
     Returns:
-        `(inputs, swapped)`, two float32 arrays of shape `(batch, 2 * SWAP_AT,
-        features)`; the reset is at step `SWAP_AT`.
+        `(inputs, others)`, two float32 arrays of shape `(batch, 2 * RESET_AT,
+        features)`; the reset is at step `RESET_AT`.
     """
     rng = np.random.default_rng(seed)
-    inputs = task.make(rng, batch, 2 * SWAP_AT).inputs
-    swapped = task.make(rng, batch, 2 * SWAP_AT).inputs
-    inputs[:, SWAP_AT] = task.reset_input
-    swapped[:, SWAP_AT:] = inputs[:, SWAP_AT:]
-    return inputs, swapped
+    inputs = task.make(rng, batch, 2 * RESET_AT).inputs
+    others = task.make(rng, batch, 2 * RESET_AT).inputs
+    inputs[:, RESET_AT] = task.reset_input
+    others[:, RESET_AT:] = inputs[:, RESET_AT:]
+    return inputs, others
 
 
 def _bit_task(name, make, reset_input, reset_feature):

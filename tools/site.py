@@ -19,7 +19,10 @@ DOCS = ROOT / "docs"
 # One figure of each question for the front page.
 FIGURES = [
     ("q1_tbptt/results/gradient_by_token.png", "Gradient size by token, several t"),
-    ("q2_reset_cell/results/forgetting.png", "What is left of the past by cell"),
+    (
+        "q2_reset_cell/results/forgetting.png",
+        "Error and memory of the past",
+    ),
     ("q3_inverse_ae/results/layers.png", "What the inverse of each layer leaves"),
     ("q4_denoise_text/results/transfer.png", "SST-2 accuracy by encoder and head"),
 ]

@@ -1,11 +1,11 @@
-"""q2_reset_cell/experiments.py: what is measured of networks, and its tables."""
+"""q2_reset_cell/experiments.py: measurements of networks, and their tables."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from q2_reset_cell import experiments, networks
-from q2_reset_cell.streams import flip_flop_task
+from q2_reset_cell import experiments, figures, networks
+from q2_reset_cell.streams import flip_flop_task, sum_task
 from tests.compiled import NO_XLA, compile_all
 from tests.q2_reset_cell.test_networks import SUMS, build, randomise
 
@@ -16,10 +16,10 @@ def test_score_of_bits_is_their_weighted_accuracy():
     right = experiments.score(lambda inputs: tf.constant(targets - 0.5), task, 20)
     wrong = experiments.score(lambda inputs: tf.constant(0.5 - targets), task, 20)
     assert (right, wrong) == (1.0, 0.0)
-    reads_alone = experiments.score(
+    reads_only = experiments.score(
         lambda inputs: (targets - 0.5) * (2 * inputs[..., 2:3] - 1), task, 20
     )
-    assert reads_alone == 1.0  # wrong wherever there is no read
+    assert reads_only == 1.0  # wrong wherever there is no read
 
 
 def test_score_of_sums_is_the_weighted_share_of_variance():
@@ -37,49 +37,91 @@ def test_score_of_sums_is_the_weighted_share_of_variance():
     assert score(halfway) == pytest.approx(0.25, rel=1e-4)
 
 
-def test_prefix_swap_is_zero_for_the_oracle_alone():
-    assert experiments.prefix_swap(randomise_readout(build("oracle")), SUMS) == 0.0
-    assert experiments.prefix_swap(randomise(build("reset")), SUMS) > 1e-3
+def test_prefix_change_is_zero_for_the_fixed_gate_only():
+    fixed = build("fixed gate")
+    readout = fixed.layers[-1]
+    readout.set_weights([np.ones_like(weight) for weight in readout.get_weights()])
+    assert experiments.prefix_change(fixed, SUMS) == 0.0
+    assert experiments.prefix_change(randomise(build("reset")), SUMS) > 1e-3
 
 
-def randomise_readout(network):
-    layer = network.layers[-1]
-    layer.set_weights([np.ones_like(weight) for weight in layer.get_weights()])
-    return network
-
-
-def test_prefix_swap_looks_at_nothing_before_the_reset():
+def test_prefix_change_looks_at_nothing_before_the_reset():
     def running_sum(inputs):
         return tf.cumsum(inputs[..., :1], axis=1)
 
     def present(inputs):
         return inputs[..., :1]
 
-    assert experiments.prefix_swap(present, SUMS) == 0.0
-    assert experiments.prefix_swap(running_sum, SUMS) > 0.1
+    assert experiments.prefix_change(present, SUMS) == 0.0
+    assert experiments.prefix_change(running_sum, SUMS) > 0.1
 
 
-def test_forgetting_returns_what_the_network_does(monkeypatch):
+@pytest.fixture
+def short_epochs(monkeypatch):
     compile_all(monkeypatch, **NO_XLA)
     monkeypatch.setattr(networks, "STEPS_IN_EPOCH", 20)
+
+
+@pytest.mark.usefixtures("short_epochs")
+def test_a_training_returns_what_the_network_does():
     settings = {"units": 2, "steps": 20, "learning_rate": 0.03}
-    run = experiments.forgetting(SUMS, "reset", seed=0, **settings)
-    network = experiments.restored(SUMS, "reset", run, units=2)
-    assert run["swap"] == pytest.approx(experiments.prefix_swap(network, SUMS))
+    run = experiments.stream_training(SUMS, "reset", seed=0, **settings)
+    network = experiments.rebuild(SUMS, "reset", run, units=2)
+    change = experiments.prefix_change(network, SUMS)
+    assert run["prefix_change"] == pytest.approx(change)
     assert run["score_40"] == pytest.approx(experiments.score(network, SUMS, 40))
+    tuning = experiments.score(network, SUMS, 40, seed=experiments.TUNING_SEED)
+    assert run["tuning"] == pytest.approx(tuning) != run["score_40"]
     at_reset = network.layers[0].cell.reset_gate(SUMS.reset_input)
     np.testing.assert_allclose(run["gate_at_reset"], at_reset, rtol=1e-5)
     assert 0 < run["gate_elsewhere"] < 1
-    assert len(run["losses"]) == 1
+
+    changed = experiments.scores_without_the_gate(SUMS, [run], units=2)
+    opened = networks.with_constant_gate(network, 1.0)
+    assert changed["gate fixed at 1"] == [experiments.score(opened, SUMS, 400)]
+    hidden = networks.with_hidden_resets(network, SUMS)
+    assert changed["reset flag hidden"] == [experiments.score(hidden, SUMS, 400)]
+
+
+def test_the_tuning_streams_of_the_first_seed_choose_the_rate(monkeypatch):
+    trained = []
+
+    def training(task, kind, *, units, learning_rate, seed, steps):
+        trained.append((kind, units, learning_rate, seed))
+        suits = {3: 0.1, 5: 0.2}[units]
+        # On the test streams, and from another seed, the other rate is better.
+        better = learning_rate == suits
+        return {"tuning": 1 - better, "score_40": 0 + better, "seed": seed}
+
+    monkeypatch.setattr(experiments, "stream_training", training)
+    kinds, rates = [("gru", 3), ("gru", 5)], [0.1, 0.2]
+    found = experiments.trainings_at_best_rate(SUMS, kinds, [4, 8], rates, steps=20)
+    for kind, rate in zip(kinds, rates, strict=True):
+        assert [run["learning_rate"] for run in found[kind]] == [rate, rate]
+        assert [run["seed"] for run in found[kind]] == [4, 8]
+    assert len(trained) == len(set(trained)) == 6
+
+
+def test_kinds_of_equal_size():
+    kinds = experiments.kinds_of_equal_size(["reset", "gru"], SUMS, 16)
+    assert kinds[0] == ("reset", 16)
+    sizes = [networks.count_weights(*kind, 3) for kind in kinds]
+    assert sizes[0] <= sizes[1] < 1.3 * sizes[0]
 
 
 def test_one_stream_is_the_network_on_it():
     network = randomise(build())
-    stream = experiments.one_stream(network, SUMS, time=30)
+    stream = experiments.one_stream(SUMS, network, time=30)
     assert stream["gate"].shape == (30, 4)
     assert stream["resets"].any() and not stream["resets"].all()
     assert (stream["target"][stream["resets"]] == 0).all()
     assert stream["output"].shape == (30,)
+    alone = experiments.one_stream(SUMS, time=30)
+    assert alone.keys() == {"resets", "value", "target"}
+    np.testing.assert_array_equal(alone["target"], stream["target"])
+    begin = np.flatnonzero(stream["resets"])[-1]
+    expected = np.cumsum(alone["value"][begin:])
+    np.testing.assert_allclose(alone["target"][begin:], expected, atol=1e-6)
 
 
 def test_slopes_tell_linear_from_saturated():
@@ -104,31 +146,44 @@ def test_conditions_differ_from_the_first_by_what_they_say():
         assert settings["steps"] == 300
 
 
-def test_starting_gates():
-    gates = experiments.starting_gates(units=32)
-    assert gates["hard sigmoid, b = 3"] == 1.0
-    assert gates["hard sigmoid, b = 1"] == pytest.approx(2 / 3)
-    assert gates["sigmoid, b = 5"] == pytest.approx(1 / (1 + np.exp(-5)))
-    assert gates["softmax, b = 0"] == pytest.approx(1 / 32)
+RUN = {
+    "score_40": 0.1,
+    "score_400": 0.2,
+    "prefix_change": 0.0,
+    "gate_at_reset": [0.0, 0.5],
+    "gate_elsewhere": 0.6,
+}
+OTHER = RUN | {"score_40": 0.3, "score_400": 0.4, "prefix_change": 0.5}
 
 
-def test_tables_hold_means_over_seeds():
-    run = {
-        "losses": [1.0, 0.2],
-        "score_40": 0.1,
-        "score_400": 0.2,
-        "swap": 0.0,
-        "gate_at_reset": [0.0, 0.5],
-        "gate_elsewhere": 0.6,
-        "unplugged_400": 3.0,
-        "undone_400": 2.0,
-    }
-    other = run | {"score_40": 0.3, "swap": 0.5}
-    line = experiments.describe("name", [run, other])
-    assert "score at 40 steps 0.2 " in line and "prefix swap 0.25" in line
-    assert "R at resets 0.25" in line and "resets undone 2 " in line
-    runs = {("hard_sigmoid", 1.0): [run, run], ("relu", 0.0): [run, other]}
-    table = experiments.gate_table(runs).splitlines()
-    assert table[2].startswith("| hard sigmoid | 1 | 0.0003 | 0.1 ± 0 |")
-    assert table[2].endswith("| 0.25 | 0.6 | 0 |")
+def test_tables_hold_means_over_seeds_and_the_largest_change():
+    task = sum_task(dims=4)
+    runs = {("reset", 4): [RUN, OTHER], ("gru", 5): [RUN, RUN]}
+    _, _, reset, gru = figures.stream_table(task, runs).splitlines()
+    cells = [cell.strip() for cell in reset.strip("|").split("|")]
+    assert cells[0] == "reset cell, 4 units" and cells[1] == "64"
+    assert cells[2:4] == ["20 ± 14%", "30 ± 14%"] and cells[4:] == ["0.5", "0.25"]
+    assert gru.startswith("| GRU, 5 units | 180 |") and gru.endswith("| 0 |  |")
+
+    runs = {("hard_sigmoid", 1.0): [RUN, RUN], ("relu", 0.0): [RUN, OTHER]}
+    table = figures.activation_table(runs).splitlines()
+    assert table[2] == "| hard sigmoid | 1 | 0.67 | 20 ± 0% | 0.25 | 0.6 | 0 |"
     assert table[3].endswith("| 0.25 | 0.6 | 0.5 |")
+
+
+def test_metrics_name_networks_by_kind_and_size():
+    leak = {("reset", 4): [RUN], ("elman", 6): [RUN], ("elman", 10): [OTHER]}
+    leak |= {("gru", 3): [OTHER], ("fixed gate", 4): [RUN]}
+    overfitted = {"losses": [1.0, 0.1], "accuracy": 1.0, "loss": 0.1}
+    labels = {"true labels": [overfitted], "shuffled labels": [overfitted]}
+    sentiment = {"reset, relu": [{"validation": 0.8}, {"validation": 0.9}]}
+    plain = {("gru", 18): [OTHER]}
+    metrics = experiments.collect_metrics(labels, leak, leak, plain, sentiment)
+    assert metrics["overfit_epochs"] == 2 and metrics["overfit_loss"] == 0.1
+    assert metrics["sum_fvu_400_reset"]["mean"] == 0.2
+    assert metrics["sum_fvu_400_elman_10"]["mean"] == 0.4
+    assert metrics["prefix_change_gru_3"] == 0.5
+    assert metrics["prefix_change_fixed_gate"] == 0
+    assert metrics["parity_accuracy_400_reset"]["n"] == 1
+    assert metrics["plain_sum_fvu_400_gru"]["mean"] == 0.4
+    assert metrics["validation_accuracy_reset_relu"]["mean"] == pytest.approx(0.85)

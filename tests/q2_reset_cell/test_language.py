@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 
 from common import data, text
-from q1_tbptt.tbptt import TBPTTClassifier
 from q2_reset_cell import language
-from q2_reset_cell.reset_cell import ResetCell
 from tests.compiled import EAGER, NO_XLA, compile_all
 
 WORDS = np.array("bad awful dull good great fun film plot the a of it".split())
@@ -33,48 +31,59 @@ def corpus():
 @pytest.fixture(scope="module")
 def model(corpus):
     keras.utils.set_random_seed(0)
-    model = TBPTTClassifier(ResetCell(5), corpus.vocab_size, embedding_dim=4)
+    model = language.sentiment_network(corpus.vocab_size, "reset", units=5)
+    model.build((None, None))
     rng = np.random.default_rng(0)
-    for weight in model.weights:
-        weight.assign(rng.normal(0, 0.8, weight.shape))
-    model.head.bias.assign([0.0])
+    model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
     return model
 
 
 def test_few_sentences_are_half_positive_and_long_enough(corpus):
-    rows, token_ids, labels = language.few_sentences(corpus, count=10, least=8)
+    token_ids, labels = language.few_sentences(corpus, count=10, least=8)
     assert labels.tolist() == [0] * 5 + [1] * 5
-    assert len(set(rows.tolist())) == 10
     assert ((token_ids > 0).sum(axis=1) >= 8).all()
-    np.testing.assert_array_equal(token_ids[3][-8:], corpus.train[rows[3]][-8:])
+    known = {
+        tuple(ids): label
+        for ids, label in zip(corpus.train, corpus.texts.train.labels, strict=True)
+    }
+    for row, label in zip(token_ids, labels, strict=True):
+        assert known[tuple(row[row > 0])] == label
+        assert (np.diff(row > 0) >= 0).all()  # padded on the left
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
-def test_sentences_are_learned_by_heart(corpus, shuffled, monkeypatch):
+def test_sentences_are_memorized(corpus, shuffled, monkeypatch):
     compile_all(monkeypatch, **NO_XLA)
-    run = language.learn_by_heart(corpus, seed=0, shuffled=shuffled, loss=0.05)
+    run = language.overfit(corpus, seed=0, shuffled=shuffled, loss=0.05)
     assert run["accuracy"] == 1.0
     assert run["loss"] < 0.05 < run["losses"][0]
-    # The toy corpus is so easy that what was learned by heart holds elsewhere, unless
-    # the labels were dealt out at random.
+    # The toy corpus is so easy that the network generalizes, unless the labels were
+    # shuffled.
     assert (run["tuning"] > 0.8) == (not shuffled)
 
 
-def test_controls_have_as_many_parameters():
+def test_networks_have_at_least_as_many_weights():
     counts = {}
-    for kind in ("reset", "elman", "gru"):
-        cell = language.sentiment_cell(kind, units=16)
-        cell.build((None, language.FEATURES))
-        counts[kind] = cell.count_params()
-    for kind in ("elman", "gru"):
-        assert counts["reset"] <= counts[kind] < 1.1 * counts["reset"]
-    with pytest.raises(ValueError, match="'lstm'"):
-        language.sentiment_cell("lstm")
+    for name, (kind, options) in language.NETWORKS.items():
+        model = language.sentiment_network(30, kind, units=16, **options)
+        model.build((None, None))
+        layer = model.layers[2]
+        counts[name] = layer.count_params()
+        activation = "relu" if name.endswith("relu") else "tanh"
+        assert keras.activations.serialize(layer.cell.activation) == activation
+    wanted = counts["reset, relu"]
+    assert all(wanted <= count < 1.1 * wanted for count in counts.values())
 
 
-def test_options_reach_the_cell():
-    cell = language.sentiment_cell("elman", units=4, activation="relu")
-    assert cell.activation is keras.activations.relu
+def test_dropout_hides_the_same_features_at_every_step():
+    model = language.sentiment_network(30, "reset", units=2)
+    model.build((None, None))
+    embedding, dropout = model.layers[:2]
+    embedding.set_weights([np.ones((30, language.FEATURES))])
+    token_ids = np.array([[3, 4, 5, 6], [7, 8, 9, 3]])
+    kept = dropout(embedding(token_ids), training=True).numpy()
+    assert set(kept.flat) == {0.0, 2.0}
+    assert (kept == kept[:, :1]).all() and (kept[0] != kept[1]).any()
 
 
 def test_gate_of_words_is_sorted_and_of_frequent_words(corpus, model):
@@ -82,83 +91,68 @@ def test_gate_of_words_is_sorted_and_of_frequent_words(corpus, model):
     assert sorted(words) == sorted(WORDS)
     assert (np.diff(gate) >= 0).all() and gate[0] < gate[-1]
     index = corpus.vectorizer.get_vocabulary().index(words[0])
-    embedding = model.embedding.embeddings.numpy()[index]
-    expected = model.cell.reset_gate(embedding[np.newaxis]).numpy().mean()
+    embedding = model.layers[0].embeddings.numpy()[index]
+    cell = model.layers[2].cell
+    expected = cell.reset_gate(embedding[np.newaxis]).numpy().mean()
     assert gate[0] == pytest.approx(expected)
     some, _ = language.gate_of_words(model, corpus, least=150)
     assert 0 < len(some) < len(words)
 
 
-def test_trained_gate_gives_the_trained_logits(corpus, model):
-    token_ids = keras.utils.pad_sequences(corpus.validation)
-    expected = model(token_ids).numpy()[:, 0]
-    table = language.gate_table(model)
-    by_token = language.logits_with_gate(model, token_ids, table)
-    np.testing.assert_allclose(by_token, expected, rtol=1e-4, atol=1e-5)
-    by_position = language.logits_with_gate(model, token_ids, table[token_ids])
-    np.testing.assert_array_equal(by_position, by_token)
-
-
-def test_open_gate_gives_the_logits_of_an_elman_cell(corpus, model):
-    cell = keras.layers.SimpleRNNCell(5)
-    elman = TBPTTClassifier(cell, corpus.vocab_size, embedding_dim=4)
-    ours = model.cell
-    cell.set_weights([ours.kernel, ours.recurrent_kernel, ours.bias])
-    elman.embedding.set_weights(model.embedding.get_weights())
-    elman.head.set_weights(model.head.get_weights())
-    token_ids = keras.utils.pad_sequences(corpus.validation)
-    ones = np.ones_like(language.gate_table(model))
-    opened = language.logits_with_gate(model, token_ids, ones)
-    np.testing.assert_allclose(opened, elman(token_ids)[:, 0], rtol=1e-4, atol=1e-5)
-
-
-def test_undoing_resets_changes_what_the_gate_does(corpus, model):
-    undone = language.undo_resets(model, corpus)
-    changed = undone.pop("changed")
-    assert changed["as trained"] == 0
-    assert changed["all undone"] > 0
-    predicted = model(keras.utils.pad_sequences(corpus.validation)).numpy()[:, 0] > 0
-    right = np.mean(predicted == corpus.texts.validation.labels)
-    assert undone["as trained"] == pytest.approx(right)
-
-
-def test_a_gate_that_is_the_same_for_all_words_cannot_be_undone(corpus):
-    keras.utils.set_random_seed(0)
-    model = TBPTTClassifier(
-        ResetCell(5, reset_kernel_initializer="zeros"), corpus.vocab_size, 4
-    )
-    changed = language.undo_resets(model, corpus)["changed"]
-    assert changed["all undone"] == changed["strongest undone"] == 0
-
-
-def test_gated_sentences_show_words_and_their_gate(corpus, model):
-    length = len(corpus.validation[0])
-    ((words, gate, title),) = language.gated_sentences(model, corpus, [length])
+def test_first_with_word(corpus):
+    ids = language.first_with_word(corpus, "good", 8)
+    words = [corpus.vectorizer.get_vocabulary()[i] for i in ids]
+    assert "good" in words and len(words) == 8
     assert " ".join(words) in set(corpus.texts.validation.texts)
-    known, by_word = language.gate_of_words(model, corpus, least=1)
-    for word, value in zip(words, gate, strict=True):
-        assert value == pytest.approx(by_word[known.index(word)])
-    assert title.startswith("label ")
 
 
-def test_cells_are_trained_for_every_seed_and_the_first_model_is_kept(
+def test_a_gate_fixed_at_1_gives_the_predictions_of_an_elman_network(corpus, model):
+    elman = language.sentiment_network(corpus.vocab_size, "reset", units=5)
+    elman = keras.Sequential(
+        [*elman.layers[:2], keras.layers.SimpleRNN(5), *elman.layers[3:]]
+    )
+    elman.build((None, None))
+    embedding, kernel, recurrent, bias, _, _, *head = model.get_weights()
+    elman.set_weights([embedding, kernel, recurrent, bias, *head])
+    token_ids = keras.utils.pad_sequences(corpus.validation)
+    positive = elman.predict(token_ids, verbose=0)[:, 0] > 0
+    rows = language.accuracy_without_the_gate(model, corpus)
+    trained, _, fixed = rows
+    labels = corpus.texts.validation.labels
+    assert fixed[1] == np.mean(positive == labels)
+    predicted = model.predict(token_ids, verbose=0)[:, 0] > 0
+    assert trained[1] == np.mean(predicted == labels) and trained[2] == 0
+    assert fixed[2] == np.mean(predicted != positive) > 0
+
+
+def test_a_gate_that_is_the_same_for_all_words_is_its_mean(corpus):
+    keras.utils.set_random_seed(0)
+    same = language.sentiment_network(
+        corpus.vocab_size, "reset", units=5, reset_kernel_initializer="zeros"
+    )
+    same.build((None, None))
+    _, mean, _ = language.accuracy_without_the_gate(same, corpus)
+    assert mean[2] == 0
+
+
+def test_networks_are_trained_for_every_seed_and_the_first_model_is_kept(
     corpus, monkeypatch
 ):
     compile_all(monkeypatch, **EAGER)
     trained = []
 
-    def train(data, kind, *, seed, epochs, **options):
-        trained.append((kind, seed))
-        return train_sentiment(data, kind, seed=seed, epochs=epochs, units=4)
+    def train(data, name, *, seed, epochs):
+        trained.append((name, seed))
+        return train_sentiment(data, name, seed=seed, epochs=epochs, units=4)
 
     train_sentiment = language.train_sentiment
     monkeypatch.setattr(language, "train_sentiment", train)
-    names = ["reset", "elman"]
-    runs, model = language.sentiment_by_cell(corpus, names, seeds=[3, 5], epochs=1)
-    assert trained == [("reset", 3), ("reset", 5), ("elman", 3), ("elman", 5)]
+    names = ["reset, relu", "elman, tanh"]
+    runs, model = language.sentiment_trainings(corpus, names, seeds=[3, 5], epochs=1)
+    assert trained == [(name, seed) for name in names for seed in (3, 5)]
     assert [len(runs[name]) for name in names] == [2, 2]
     scores = model.evaluate(corpus.batches("validation"), return_dict=True, verbose=0)
-    assert runs["reset"][0]["validation"] == pytest.approx(scores["accuracy"])
+    assert runs[names[0]][0]["validation"] == pytest.approx(scores["accuracy"])
 
 
 def test_sentiment_is_learned_and_a_trained_model_is_not_trained_again(
@@ -166,10 +160,11 @@ def test_sentiment_is_learned_and_a_trained_model_is_not_trained_again(
 ):
     compile_all(monkeypatch, **EAGER)
     settings = {"seed": 0, "epochs": 3, "units": 8}
-    model = language.train_sentiment(corpus, "reset", **settings)
-    before = model.cell.kernel.numpy()
-    run = language.sentiment_accuracy(corpus, "reset", trained=model, **settings)
-    np.testing.assert_array_equal(model.cell.kernel.numpy(), before)
+    model = language.train_sentiment(corpus, "reset, tanh", **settings)
+    before = model.get_weights()
+    run = language.sentiment_training(corpus, "reset, tanh", trained=model, **settings)
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
     scores = model.evaluate(corpus.batches("validation"), return_dict=True, verbose=0)
     assert run["validation"] == pytest.approx(scores["accuracy"])
-    assert run["parameters"] == model.cell.count_params()
+    assert run["weights"] == model.layers[2].count_params()

@@ -1,4 +1,4 @@
-"""q2_reset_cell/networks.py: networks for streams, their training, what undoes them."""
+"""q2_reset_cell/networks.py: networks for streams, their training, changed gates."""
 
 import functools
 
@@ -8,7 +8,6 @@ import pytest
 
 from common import resume
 from q2_reset_cell import experiments, networks
-from q2_reset_cell.reset_cell import ResetRNN
 from q2_reset_cell.streams import parity_task, sum_task
 from tests.compiled import NO_XLA, compile_all
 from tests.interruption import KillAt, Killed
@@ -38,25 +37,29 @@ def short_epochs(monkeypatch):
     compile_all(monkeypatch, **NO_XLA)
 
 
-@pytest.mark.parametrize("kind", ["elman", "gru"])
-@pytest.mark.parametrize("units", [1, 4, 16])
-def test_controls_have_just_as_many_parameters(kind, units):
-    def parameters(layer):
-        layer.build((None, None, 3))
-        return layer.count_params()
+FORMULAS = {  # weights of u units that read f features
+    "reset": lambda u, f: 2 * (f * u + u) + u * u,
+    "elman": lambda u, f: f * u + u * u + u,
+    "gru": lambda u, f: 3 * (f * u + u * u + 2 * u),  # Keras has two biases
+}
 
-    wanted = parameters(ResetRNN(units))
-    layer_class = networks.LAYERS[kind]
-    chosen = build(kind, units=units).layers[0].units
-    assert parameters(layer_class(chosen)) >= wanted
-    assert chosen == 1 or parameters(layer_class(chosen - 1)) < wanted
+
+@pytest.mark.parametrize("kind", FORMULAS)
+@pytest.mark.parametrize("units", [1, 4, 16])
+def test_matching_units_have_just_as_many_weights(kind, units):
+    formula = FORMULAS[kind]
+    assert networks.count_weights(kind, units, 5) == formula(units, 5)
+    assert build(kind, units=units).layers[0].count_params() == formula(units, 3)
+    wanted = FORMULAS["reset"](units, 5)
+    chosen = networks.matching_units(kind, units, 5)
+    assert formula(chosen, 5) >= wanted > formula(chosen - 1, 5)
 
 
 @pytest.mark.parametrize("task", [PARITY, SUMS], ids=["parity", "sums"])
-def test_oracle_resets_where_the_task_does(task):
-    oracle = build("oracle", task)
+def test_the_fixed_gate_resets_where_the_task_does(task):
+    fixed = build("fixed gate", task)
     inputs = some_streams(task).inputs
-    gate = oracle.layers[0].cell.reset_gate(inputs).numpy()
+    gate = fixed.layers[0].cell.reset_gate(inputs).numpy()
     resets = inputs[..., task.reset_feature] == 1
     assert resets.any()
     np.testing.assert_array_equal(gate[..., 0] == 0, resets)
@@ -64,16 +67,16 @@ def test_oracle_resets_where_the_task_does(task):
 
 
 @pytest.mark.usefixtures("short_epochs")
-def test_oracle_is_not_trained_and_the_rest_is():
-    oracle = build("oracle")
-    before = {w.path: w.numpy() for w in oracle.weights}
-    networks.train(oracle, SUMS, steps=20, learning_rate=0.01, seed=0)
-    moved = {w.name: (w.numpy() != before[w.path]).any() for w in oracle.weights}
+def test_the_fixed_gate_is_not_trained_and_the_rest_is():
+    fixed = build("fixed gate")
+    before = {w.path: w.numpy() for w in fixed.weights}
+    networks.train(fixed, SUMS, steps=20, learning_rate=0.01, seed=0)
+    moved = {w.name: (w.numpy() != before[w.path]).any() for w in fixed.weights}
     still = {name for name, has_moved in moved.items() if not has_moved}
     assert still == {"reset_kernel", "reset_bias"}
 
 
-def test_unplugged_network_is_an_elman_network():
+def test_a_gate_fixed_at_1_makes_it_an_elman_network():
     network = randomise(build())
     cell = network.layers[0].cell
     elman = keras.Sequential(
@@ -86,30 +89,38 @@ def test_unplugged_network_is_an_elman_network():
     elman.layers[0].set_weights([cell.kernel, cell.recurrent_kernel, cell.bias])
     elman.layers[1].set_weights(network.layers[1].get_weights())
     inputs = some_streams(SUMS).inputs
-    unplugged = networks.unplugged(network)
-    np.testing.assert_allclose(unplugged(inputs), elman(inputs), rtol=1e-5, atol=1e-6)
+    opened = networks.with_constant_gate(network, 1.0)
+    np.testing.assert_allclose(opened(inputs), elman(inputs), rtol=1e-5, atol=1e-6)
     assert not np.allclose(network(inputs), elman(inputs), atol=1e-2)
 
 
-def test_an_undone_gate_is_blind_to_resets_alone():
+def test_a_constant_gate_is_that_of_every_input():
     network = randomise(build())
-    undone = networks.undone(network, SUMS)
+    gate = np.array([0.0, 0.25, 0.5, 1.0])
+    cell = networks.with_constant_gate(network, gate).layers[0].cell
+    found = cell.reset_gate(some_streams(SUMS).inputs)
+    np.testing.assert_allclose(found, np.broadcast_to(gate, found.shape), atol=1e-6)
+
+
+def test_a_gate_without_the_flag_is_blind_to_resets_only():
+    network = randomise(build())
+    hidden = networks.with_hidden_resets(network, SUMS)
     ordinary = np.array([[0.3, -0.2, 0.0]], "float32")
     told = ordinary + SUMS.reset_input
-    before, after = (each.layers[0].cell.reset_gate for each in (network, undone))
+    before, after = (each.layers[0].cell.reset_gate for each in (network, hidden))
     np.testing.assert_array_equal(after(told), after(ordinary))
     np.testing.assert_array_equal(after(ordinary), before(ordinary))
     assert not np.allclose(before(told), before(ordinary), atol=1e-2)
 
 
-def test_open_gates_are_levelled_at_resets_alone():
+def test_open_gates_are_averaged_at_resets_only():
     network = randomise(build())
     cell = network.layers[0].cell
     kernel = cell.reset_kernel.numpy()
     kernel[SUMS.reset_feature, 0] = -100
     cell.reset_kernel.assign(kernel)
-    levelled = networks.levelled(network, SUMS)
-    cells = [each.layers[0].cell for each in (network, levelled)]
+    averaged = networks.with_averaged_gates(network, SUMS)
+    cells = [each.layers[0].cell for each in (network, averaged)]
     at_reset, level = (cell.reset_gate(SUMS.reset_input).numpy() for cell in cells)
     assert np.ptp(at_reset[1:]) > 0.1
     assert level[0] == at_reset[0] == 0
@@ -119,7 +130,7 @@ def test_open_gates_are_levelled_at_resets_alone():
     np.testing.assert_array_equal(usual, same)
 
 
-def test_leaks_that_cancel_no_longer_do_when_levelled():
+def test_leaks_that_cancel_no_longer_do_when_averaged():
     # Both units add up; the readout takes the second from the first, and at a reset
     # the first keeps a quarter and the second a half, which leaves nothing. (After a
     # second reset it would; the streams have but one.)
@@ -130,9 +141,9 @@ def test_leaks_that_cancel_no_longer_do_when_levelled():
     weights = [kernel, recurrent_kernel, [0, 0], reset_kernel, reset_bias]
     network.layers[0].set_weights([np.array(weight) for weight in weights])
     network.layers[1].set_weights([np.array([[2.0], [-0.5]]), np.zeros(1)])
-    trained = experiments.prefix_swap(network, task)
-    levelled = experiments.prefix_swap(networks.levelled(network, task), task)
-    assert levelled > 1e-4 > 1e-6 > trained
+    averaged = networks.with_averaged_gates(network, task)
+    before, after = (experiments.prefix_change(n, task) for n in (network, averaged))
+    assert after > 1e-4 > 1e-6 > before
 
 
 @pytest.mark.usefixtures("short_epochs")
@@ -168,22 +179,6 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.usefixtures("short_epochs")
-def test_state_penalty_is_a_mean_over_states():
-    def loss(state_penalty):
-        settings = {"units": 4, "steps": 20, "learning_rate": 0.0, "seed": 0}
-        network, _ = networks.trained_network(
-            SUMS, "reset", **settings, state_penalty=state_penalty
-        )
-        streams = SUMS.make(np.random.default_rng(0), 64, 40)
-        states = network.layers[0](streams.inputs)
-        return network.evaluate(*streams[:2], batch_size=64, verbose=0), states
-
-    plain, states = loss(0.0)
-    penalised, _ = loss(10.0)
-    assert penalised - plain == pytest.approx(10 * np.abs(states).mean(), rel=1e-3)
-
-
 def test_unknown_kind():
     with pytest.raises(ValueError, match="'lstm'"):
         build("lstm")
@@ -192,7 +187,7 @@ def test_unknown_kind():
 @pytest.mark.parametrize("kind", ["reset", "elman"])
 def test_token_classifier_computes_the_first_sum(kind):
     network = randomise(build(kind))
-    model, tokens = networks.token_classifier(network, SUMS)
+    model, tokens = experiments.token_classifier(network, SUMS)
     assert tokens == ["", "+1", "+2", "−1", "−2", "reset"]
     ids = experiments.token_stream(len(tokens), time=12, every=5)
     assert np.flatnonzero(ids[0] == 5).tolist() == [4, 9]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from q2_reset_cell.streams import (
-    SWAP_AT,
+    RESET_AT,
     flip_flop_task,
     parity_task,
+    replaced_prefixes,
     stream_batches,
     sum_task,
-    swapped_prefixes,
 )
 
 TASKS = {
@@ -95,14 +95,14 @@ def test_only_reads_count_in_the_flip_flop():
 
 
 @each_task
-def test_swapped_streams_differ_before_the_reset_alone(task):
-    inputs, swapped = swapped_prefixes(task, batch=20)
-    np.testing.assert_array_equal(inputs[:, SWAP_AT:], swapped[:, SWAP_AT:])
-    assert (inputs[:, SWAP_AT] == task.reset_input).all()
-    assert (inputs[:, :SWAP_AT] != swapped[:, :SWAP_AT]).any(axis=(1, 2)).all()
+def test_replaced_prefixes_differ_before_the_reset_only(task):
+    inputs, others = replaced_prefixes(task, batch=20)
+    np.testing.assert_array_equal(inputs[:, RESET_AT:], others[:, RESET_AT:])
+    assert (inputs[:, RESET_AT] == task.reset_input).all()
+    assert (inputs[:, :RESET_AT] != others[:, :RESET_AT]).any(axis=(1, 2)).all()
 
 
-def test_batches_depend_on_the_seed_alone():
+def test_batches_depend_on_the_seed_only():
     def two(seed):
         first, second = stream_batches(TASKS["parity"], seed).take(2)
         return [first[0].numpy(), second[0].numpy()]
