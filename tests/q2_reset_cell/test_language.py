@@ -24,7 +24,7 @@ def split(count, seed):
 
 @pytest.fixture(scope="module")
 def corpus():
-    splits = [split(count, seed) for seed, count in enumerate((400, 60, 60))]
+    splits = [split(count, seed) for seed, count in enumerate((1200, 60, 60))]
     return text.encode_data(data.TextData("toy", *splits), bucket_lengths=(8, 12))
 
 
@@ -95,7 +95,7 @@ def test_gate_of_words_is_sorted_and_of_frequent_words(corpus, model):
     cell = model.layers[2].cell
     expected = cell.reset_gate(embedding[np.newaxis]).numpy().mean()
     assert gate[0] == pytest.approx(expected)
-    some, _ = language.gate_of_words(model, corpus, least=150)
+    some, _ = language.gate_of_words(model, corpus, least=500)
     assert 0 < len(some) < len(words)
 
 
