@@ -241,7 +241,7 @@ def scores_without_the_gate(task, runs, *, units):
 
 
 def closing_conditions(steps):
-    """Lists what may make the gate close, one change from the first condition each.
+    """Lists what may make the gate close, compared with the first condition.
 
     Args:
         steps: int, of every training.

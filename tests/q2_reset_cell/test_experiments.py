@@ -116,12 +116,12 @@ def test_one_stream_is_the_network_on_it():
     assert stream["resets"].any() and not stream["resets"].all()
     assert (stream["target"][stream["resets"]] == 0).all()
     assert stream["output"].shape == (30,)
-    alone = experiments.one_stream(SUMS, time=30)
-    assert alone.keys() == {"resets", "value", "target"}
-    np.testing.assert_array_equal(alone["target"], stream["target"])
+    bare = experiments.one_stream(SUMS, time=30)
+    assert bare.keys() == {"resets", "value", "target"}
+    np.testing.assert_array_equal(bare["target"], stream["target"])
     begin = np.flatnonzero(stream["resets"])[-1]
-    expected = np.cumsum(alone["value"][begin:])
-    np.testing.assert_allclose(alone["target"][begin:], expected, atol=1e-6)
+    expected = np.cumsum(bare["value"][begin:])
+    np.testing.assert_allclose(bare["target"][begin:], expected, atol=1e-6)
 
 
 def test_slopes_tell_linear_from_saturated():

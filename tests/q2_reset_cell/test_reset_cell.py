@@ -337,7 +337,7 @@ def test_the_layer_is_the_cell_in_a_loop(dropout, recurrent_dropout, training):
     for one, other in zip(ours, expected, strict=True):
         assert_close(one[0], other[0])
         assert_gradients(one[1], other[1], 1e-12)
-    # Every call in training draws anew.
+    # Every call in training draws another mask.
     drawn = training and dropout + recurrent_dropout > 0
     assert (ours[0][0] != ours[1][0]).any() == drawn
 
