@@ -25,15 +25,14 @@ PLAN = {
     "headline": 128,
 }
 KINDS = ("dense", "conv")
-# The weights of inversion and rank terms: those that `build_autoencoder` has.
-WEIGHTS = {"dense": (0.2, 0.02), "conv": (0.1, 0.02)}
 SLOPE = 0.2  # of leaky ReLU below 0, in Keras
 SAME = [OURS, "ours, no XLA", *timing.PYTORCH]
 PLAIN = "reconstruction only, XLA"
+RECONSTRUCTION = {"inversion_weight": 0.0, "rank_weight": 0.0}
 # Of each layer, from the pixels to the code: what comes in and goes out at a position,
 # and the output positions.
 LAYERS = {
-    "dense": [(784, 512, 1), (512, 128, 1), (128, 64, 1), (64, 32, 1)],
+    "dense": [(784, 512, 1), (512, 256, 1), (256, 128, 1), (128, 32, 1)],
     "conv": [(16, 8, 14**2), (16 * 8, 32, 7**2), (9 * 32, 64, 3**2), (9 * 64, 32, 1)],
 }
 
@@ -63,7 +62,7 @@ def headline(kind, row):
     cost = timing.ratio(row["seconds"][OURS], row["seconds"][PLAIN])
     return {
         f"{kind}_inversion_time": cost["median"],
-        f"{kind}_torch_time": timing.torch_ratio(row)["median"],
+        f"{kind}_torch_ratio": timing.torch_ratio(row)["median"],
     }
 
 
@@ -71,11 +70,11 @@ def flops(kind, batch):
     """Estimates the floating-point operations of a training step.
 
     Counts products of matrices and convolutions: encoder, decoder, each decoder layer
-    again on every other image, and the products of the rank terms. The backward pass
-    costs twice the forward pass, except that images need no gradient.
+    again, and the products of the rank terms. The backward pass costs twice the forward
+    pass, except that images need no gradient.
     """
     layers = [2 * inputs * units * places for inputs, units, places in LAYERS[kind]]
-    forward = batch * 2 * sum(layers) + -(-batch // 2) * sum(layers)
+    forward = 3 * batch * sum(layers)
     for _, units, places in LAYERS[kind]:
         width = units * places
         forward += 2 * batch * width * (batch if width > 256 else width)
@@ -85,7 +84,7 @@ def flops(kind, batch):
 def build(name, compiler, kind, batch):
     """Builds a candidate: a function `steps -> seconds of each step`."""
     plain = f"{name}, {compiler}" == PLAIN
-    model = keras_model(kind, (0.0, 0.0) if plain else WEIGHTS[kind])
+    model = keras_model(kind, **RECONSTRUCTION if plain else {})
     if name == "PyTorch":
         train, batches = build_torch(model, compiler, kind, batch)
         return functools.partial(timing.torch_steps, train, batches)
@@ -97,13 +96,10 @@ def build(name, compiler, kind, batch):
     return functools.partial(timing.keras_steps, model, images(batch))
 
 
-def keras_model(kind, weights):
+def keras_model(kind, **weights):
     """Builds our autoencoder; all of a kind start from the same weights."""
     keras.utils.set_random_seed(0)
-    inversion_weight, rank_weight = weights
-    return build_autoencoder(
-        kind, inversion_weight=inversion_weight, rank_weight=rank_weight
-    )
+    return build_autoencoder(kind, **weights)
 
 
 @functools.cache
@@ -124,7 +120,7 @@ def build_torch(model, compiler, kind, batch):
             zip(*model.pairs, strict=True), (True, False), strict=True
         )
     )
-    losses = functools.partial(torch_losses, encoder, decoder, WEIGHTS[kind])
+    losses = functools.partial(torch_losses, encoder, decoder, model)
     parameters = [*encoder.parameters(), *decoder.parameters()]
     compiled = timing.torch_compiled(losses, compiler)
     train = timing.torch_trainer(compiled, parameters)
@@ -149,8 +145,8 @@ def torch_layer(layer, encodes):
     return timing.torch_copy(copy, kernel, bias)
 
 
-def torch_losses(encoder, decoder, weights, states):
-    """Returns the loss that `build_autoencoder` has by default."""
+def torch_losses(encoder, decoder, model, states):
+    """Returns the loss of a Keras model from `build_autoencoder`."""
     leaky_relu = torch.nn.functional.leaky_relu
 
     def fvu(targets, estimates):
@@ -165,19 +161,19 @@ def torch_losses(encoder, decoder, weights, states):
         states = decoder[i](states)
         return states if i == 0 else leaky_relu(states, SLOPE)
 
-    inversion_weight, rank_weight = weights
-    inputs, loss = states, 0.0
+    hidden, loss = [states], 0.0
     for i in range(len(encoder)):
-        targets, states = states, encode(i, states)
-        error = (fvu(targets[::2], decode(i, states[::2])) + 1e-7).sqrt()
+        states = encode(i, states)
         flat = states.flatten(1) - states.flatten(1).mean(0)
         gram = flat @ flat.T if flat.shape[1] > 256 else flat.T @ flat
-        ratio = flat.square().sum().square() + 1e-7
-        ratio = ratio / (gram.square().sum() + 1e-7)
-        loss = loss + inversion_weight * error + rank_weight / ratio
+        ratio = flat.square().sum().square() / gram.square().sum()
+        loss = loss + model.inversion_weight * fvu(hidden[-1], decode(i, states))
+        loss = loss - model.rank_weight * ratio.log()
+        hidden.append(states)
     for i in reversed(range(len(encoder))):
         states = decode(i, states)
-    return loss + fvu(inputs, states)
+        loss = loss + model.chain_weight * fvu(hidden[i], states)
+    return loss + fvu(hidden[0], states)
 
 
 if __name__ == "__main__":

@@ -23,20 +23,15 @@ def page(records):
 
     Returns:
         The page as Markdown.
-
-    Raises:
-        ValueError: If the records come from different runs.
     """
-    started = [record["started"] for record in records]
-    if len(set(started)) > 1:
-        raise ValueError(f"`records` must come from one run. Received: {started}")
+    started = dict.fromkeys(record["started"] for record in records)
     versions, machine = records[0]["versions"], records[0]["machine"]
     packages = [f"{name} {versions[name]}" for name in ("tensorflow", "keras", "torch")]
     parts = [machine["processor"], versions["device"], f"Python {versions['python']}"]
     peaks = [max(record["machine"]["peak_gflops"].values()) for record in records]
     return pages.render(
         (presets.ROOT / "docs" / "templates" / "benchmarks.md").read_text("utf-8"),
-        started=started[0],
+        started=" and ".join(started),
         machine=", ".join([*parts, *packages]),
         together=timing.TOGETHER,
         short=timing.SHORT,

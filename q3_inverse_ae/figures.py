@@ -1,4 +1,4 @@
-"""The figures and tables of question 3, each from what it is given."""
+"""Draws the figures and formats the tables of question 3, from numbers."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +20,7 @@ def draw_network(model):
         The figure.
     """
     shapes = [encode.input.shape[1:] for encode, _ in model.pairs]
-    shapes.append(model.pairs[-1][0].output.shape[1:])
+    shapes.append(model.encoder.output_shape[1:])
     labels = ["×".join(str(size) for size in shape) for shape in shapes]
     figure, axes = plt.subplots(figsize=(9, 2.9))
     for i, label in enumerate(labels):
@@ -41,7 +41,7 @@ def draw_network(model):
                   rf"$g_{i + 1}\approx f_{i + 1}^{{-1}}$",
                   ha="center", va="center")  # fmt: skip
     axes.set(xlim=(-0.8, 2 * len(labels) - 1.1), ylim=(0, 2.6))
-    axes.set_title(TITLES[model.arguments["kind"]])
+    axes.set_title(TITLES[model.kind])
     axes.axis("off")
     return figure
 
@@ -66,54 +66,63 @@ def plot_training(history):
         The figure.
     """
     figure, axes = plt.subplots()
-    names = [name for name in history if name != "loss"]
-    for index, name in enumerate(sorted(names, reverse=True)):
+    names = sorted(name for name in history if name.startswith("inversion"))
+    for index, name in enumerate(["reconstruction", *names]):
         epochs = np.arange(1, len(history[name]) + 1)
-        axes.plot(epochs, history[name], label=name.replace("_", " "),
+        axes.plot(epochs, history[name], label=name.replace("inversion_", "layer "),
                   color=COLORS[index % 6], linestyle=LINES[index % 6])  # fmt: skip
     axes.set(xlabel="epoch", ylabel="FVU on training batches", yscale="log")
+    axes.set_title("Reconstruction and inversion improve together")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
-def show_images(rows):
+def show_images(rows, title="", *, gap=None):
     """Draws rows of digits.
 
     Args:
         rows: dict from a label to an array `(n, 28, 28, 1)`, the same n in all.
+        title: str.
+        gap: int, the image before which there is a gap. None leaves none.
 
     Returns:
         The figure.
     """
-    count = len(next(iter(rows.values())))
+    count = len(next(iter(rows.values()))) + (gap is not None)
+    size, margin, top = 0.62, 0.075 * max(map(len, rows)), 0.4  # inches
+    width, height = size * count + margin, size * len(rows) + top
     figure, all_axes = plt.subplots(
-        len(rows), 1, figsize=(9, 9 * len(rows) / (count + 2.5)), squeeze=False
+        len(rows), 1, figsize=(width, height), squeeze=False, layout="none"
     )
+    figure.subplots_adjust(margin / width, 0.01, 0.995, 1 - top / height)
     for axes, (label, images) in zip(all_axes[:, 0], rows.items(), strict=True):
+        if gap is not None:
+            images = np.insert(images, gap, 0, axis=0)
         axes.imshow(np.hstack(images[..., 0]), cmap="gray_r", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10)
         axes.grid(False)
         for side in axes.spines.values():
             side.set_visible(False)
+    figure.suptitle(title, fontsize=12)
     return figure
 
 
-def plot_layers(panels, ylabel, *, share=True):
+def plot_layers(panels, ylabel, title=""):
     """Draws numbers by layer on a logarithmic axis, a panel for each network.
 
     Args:
         panels: dict from a kind to dict from a label to an array `(seeds, layers)` or
             `(layers,)`.
         ylabel: str.
-        share: bool, whether the panels have one y axis.
+        title: str, the message of the figure.
 
     Returns:
         The figure.
     """
     figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(9, 3.8), sharey=share, squeeze=False
+        1, len(panels), figsize=(9, 4.6), sharey=True, squeeze=False
     )
     for axes, (kind, series) in zip(all_axes[0], panels.items(), strict=True):
         for index, (label, values) in enumerate(series.items()):
@@ -129,22 +138,23 @@ def plot_layers(panels, ylabel, *, share=True):
         axes.set_xticks(layers)
     all_axes[0, 0].set_ylabel(ylabel)
     handles, labels = all_axes[0, -1].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.suptitle(title, fontsize=12)
     return figure
 
 
 def plot_price(curves, chosen):
-    """Draws reconstruction against inversion, one point a weight λ.
+    """Draws reconstruction against inversion, one point per weight λ.
 
     Args:
         curves: dict from a kind to dict from λ to a list of `(mse, largest FVU)`, one
-            a seed.
+            per seed.
         chosen: dict from a kind to the λ to mark.
 
     Returns:
         The figure.
     """
-    figure, all_axes = plt.subplots(1, len(curves), figsize=(9, 3.6), squeeze=False)
+    figure, all_axes = plt.subplots(1, len(curves), figsize=(9, 3.8), squeeze=False)
     for axes, (kind, points) in zip(all_axes[0], curves.items(), strict=True):
         means = {weight: np.mean(runs, axis=0) for weight, runs in points.items()}
         path = np.array(list(means.values()))
@@ -159,48 +169,14 @@ def plot_price(curves, chosen):
             mse, worst = means[chosen[kind]]
             axes.plot(worst, mse, "o", markersize=15, fillstyle="none",
                       color=COLORS[1], markeredgewidth=2)  # fmt: skip
-        axes.axvline(0.05, color="0.5", linewidth=1, linestyle=":")
         axes.set(xlabel="largest local FVU", xscale="log", title=TITLES[kind])
         axes.margins(x=0.2)
         low, high = axes.get_xlim()
-        ticks = [x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if low < x < high]
+        ticks = [x for x in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1) if low < x < high]
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
     all_axes[0, 0].set_ylabel("pixel error (MSE)")
-    return figure
-
-
-def plot_spectra(panels):
-    """Draws singular values of the round trip's Jacobian beside a projector's.
-
-    Args:
-        panels: dict from a kind to `(widths, spectra)`, the widths of the states and
-            dict from a label to what `jacobian_spectra` returns.
-
-    Returns:
-        The figure.
-    """
-    layers = len(next(iter(panels.values()))[0])
-    figure, all_axes = plt.subplots(
-        len(panels), layers, figsize=(9, 2.2 * len(panels)), sharey=True, squeeze=False
-    )
-    for row, (kind, (widths, spectra)) in zip(all_axes, panels.items(), strict=True):
-        for i, axes in enumerate(row):
-            for index, (label, of_layers) in enumerate(spectra.items()):
-                values = of_layers[i]
-                axes.plot(np.arange(1, len(values) + 1), values, label=label,
-                          color=COLORS[index], linestyle=LINES[index])  # fmt: skip
-            size = len(values)
-            ones = min(widths[i], size)
-            axes.plot([1, ones, ones], [1, 1, 1e-3], color="0.6", linewidth=1,
-                      linestyle="-", label="projector", zorder=0)  # fmt: skip
-            axes.set(xscale="log", yscale="log", ylim=(0.02, 30),
-                     title=f"{kind}, layer {i + 1}")  # fmt: skip
-        row[0].set_ylabel("singular value")
-    for axes in all_axes[-1]:
-        axes.set_xlabel("index")
-    handles, labels = all_axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.suptitle("A larger λ inverts better and costs pixels", fontsize=12)
     return figure
 
 
@@ -212,8 +188,8 @@ COLUMNS = {
     "right_inverse_error": "right inverse",
     "participation_ratio": "participation ratio",
     "effective_rank": "effective rank",
-    "pca_floor": "PCA limit",
-    "inverter_fvu": "inverter",
+    "pca_fvu": "PCA limit",
+    "learned_inverse_fvu": "learned inverse",
     "oracle_ratio": "ratio",
 }
 
@@ -222,35 +198,56 @@ def layer_series(runs, kind):
     """Collects what `plot_layers` draws of a kind.
 
     Args:
-        runs: dict from `(kind, variant)`, "ours" and "plain", to a list of what
-            `measured` returns, one a seed, with a strong inverter.
+        runs: dict from `(kind, variant)`, "ours" and "baseline", to a list of what
+            `measured` returns, one per seed, with a learned inverse.
         kind: "dense" or "conv".
 
     Returns:
         Dict from a label to a list of lists of floats, `(seeds, layers)`.
     """
-
-    def series(variant, column):
-        return [[row[column] for row in run["rows"]] for run in runs[kind, variant]]
-
     return {
-        "plain autoencoder": series("plain", "local_fvu"),
-        "ours": series("ours", "local_fvu"),
-        "ours, along the chain": series("ours", "chain_fvu"),
-        "strong inverter of ours": series("ours", "inverter_fvu"),
-        "PCA limit of ours": series("ours", "pca_floor"),
-        "strong inverter of plain": series("plain", "inverter_fvu"),
+        label: [[row[column] for row in run["rows"]] for run in runs[kind, variant]]
+        for label, variant, column in [
+            ("baseline, its own decoder layer", "baseline", "local_fvu"),
+            ("baseline, learned inverse", "baseline", "learned_inverse_fvu"),
+            ("ours, along the chain", "ours", "chain_fvu"),
+            ("ours, local", "ours", "local_fvu"),
+        ]
     }
 
 
-def report_table(runs):
-    """Formats the layer report, means over seeds, as a Markdown table.
+def comparison_table(runs, columns):
+    """Formats measures of both networks, layer by layer, as a Markdown table.
 
     Args:
-        runs: list of what `measured` returns, one a seed.
+        runs: see `layer_series`, of both kinds.
+        columns: dict from a title to `(variant, key of a row)`.
 
     Returns:
-        The table as text.
+        The table as text: means over seeds.
+    """
+    kinds = list(dict.fromkeys(kind for kind, _ in runs))
+    titles = ["layer"]
+    titles += [f"{TITLES[kind]}: {title}" for kind in kinds for title in columns]
+    rows = []
+    for i in range(len(runs[kinds[0], "ours"][0]["rows"])):
+        cells = [i + 1]
+        for kind in kinds:
+            for variant, key in columns.values():
+                values = [run["rows"][i][key] for run in runs[kind, variant]]
+                cells.append(_number(np.mean(values)))
+        rows.append(cells)
+    return results.markdown_table(titles, rows)
+
+
+def report_table(runs):
+    """Formats all measures of a network as a Markdown table.
+
+    Args:
+        runs: list of what `measured` returns, one per seed.
+
+    Returns:
+        The table as text: means over seeds.
     """
     there = [column for column in COLUMNS if column in runs[0]["rows"][0]]
     titles, rows = ["layer", "width", *(COLUMNS[column] for column in there)], []
@@ -260,45 +257,28 @@ def report_table(runs):
     return results.markdown_table(titles, rows)
 
 
-def control_table(controls):
-    """Formats the comparison of losses as a Markdown table.
+def summary_table(runs):
+    """Formats trainings, one per row, as a Markdown table.
 
     Args:
-        controls: dict from `(kind, variant)` to a list of what `measured` returns.
+        runs: dict from `(kind, name)` to a list of what `measured` returns.
 
     Returns:
-        The table as text.
+        The table as text: means over seeds, of the largest also standard deviations.
     """
-    titles = ["network", "loss", "pixel error", "local FVU, layers 1 to 4"]
-    titles += ["largest", "participation ratio of the code"]
+    titles = ["network", "cost", "pixel error", "largest local FVU"]
+    titles += ["local FVU, layers 1 to 4", "participation ratio, h₁ to h₄"]
     lines = []
-    for (kind, variant), runs in controls.items():
-        rows = [[row["local_fvu"] for row in run["rows"]] for run in runs]
-        code = [run["rows"][-1]["participation_ratio"] for run in runs]
-        cells = [TITLES[kind], variant, f"{np.mean([r['mse'] for r in runs]):.4f}"]
-        cells.append(" ".join(map(_number, np.mean(rows, axis=0))))
-        cells += [_number(np.mean(np.max(rows, axis=1))), f"{np.mean(code):.1f}"]
+    for (kind, name), of_seeds in runs.items():
+        local, rank = (
+            np.array([[row[key] for row in run["rows"]] for run in of_seeds])
+            for key in ("local_fvu", "participation_ratio")
+        )
+        cells = [TITLES[kind], name, results.show([r["mse"] for r in of_seeds], ".4f")]
+        cells.append(results.show(local.max(axis=1).tolist(), ".2g"))
+        cells += [" ".join(map(_number, v.mean(axis=0))) for v in (local, rank)]
         lines.append(cells)
     return results.markdown_table(titles, lines)
-
-
-def describe(runs):
-    """Formats pixel error, largest local FVU and rank of the code as one line.
-
-    Args:
-        runs: list of what `measured` returns, one a seed.
-
-    Returns:
-        The line as text: of each the mean and the standard deviation over seeds.
-    """
-    values = {
-        "MSE": [run["mse"] for run in runs],
-        "largest local FVU": [max(r["local_fvu"] for r in run["rows"]) for run in runs],
-        "code PR": [run["rows"][-1]["participation_ratio"] for run in runs],
-    }
-    return "   ".join(
-        f"{name} {results.show(of_seeds, '.3g')}" for name, of_seeds in values.items()
-    )
 
 
 def _number(value):

@@ -1,23 +1,25 @@
-"""How close decoder layers come to inverting their encoder layers."""
+"""Measures, layer by layer, how well a decoder layer inverts its encoder layer."""
 
 import math
 
 import keras
 import numpy as np
 import tensorflow as tf
+from sklearn.linear_model import Ridge
 
-IMAGE_SHAPE = (28, 28, 1)
+from q3_inverse_ae.images import check_images
+
 BATCH = 500
-INVERTER_BATCH = 256
-INVERTER_UNITS = 512
+INVERSE_BATCH = 256  # of the learned inverse
+INVERSE_UNITS = 512
 NOISE = 1e-6  # of the largest eigenvalue: directions below it do not count
 
 
-def inversion_report(model, images, train_images=None, *, inverter_epochs=6):
+def inversion_report(model, images, train_images=None, *, inverse_epochs=6):
     """Measures every pair of layers of an autoencoder on images.
 
-    Below, h_0 is the images, h_i = f_i(h_{i−1}), ĥ_n = h_n, ĥ_{i−1} = g_i(ĥ_i); sums
-    and means go over images, λ_k and u_k are the eigenvalues and eigenvectors of the
+    Below, h_0 is the images, h_i = f_i(h_{i−1}), ĥ_n = h_n, ĥ_{i−1} = g_i(ĥ_i). Sums
+    and means are over images, λ_k and u_k are the eigenvalues and eigenvectors of the
     covariance of h_{i−1}, and var = Σ‖h_{i−1} − mean‖². The keys of row i are
 
     - `layer`: i, and `width`: the number of units of h_i;
@@ -28,34 +30,49 @@ def inversion_report(model, images, train_images=None, *, inverter_epochs=6):
     - `cosine`: mean cosine of g_i(h_i) − mean and h_{i−1} − mean;
     - `right_inverse_error`: Σ‖f_i(g_i(h_i)) − h_i‖² / Σ‖h_i − mean‖²;
     - `participation_ratio` of h_i: (Σλ)² / Σλ² of its covariance;
-    - `effective_rank` of h_i: exp(−Σ p log p) with p = λ / Σλ (Roy and Vetterli 2007);
-    - `pca_floor`: the least FVU of any affine map of h_{i−1} to `width` numbers and
+    - `effective_rank` of h_i: exp(−Σ p log p) with p = λ / Σλ;
+    - `pca_fvu`: the least FVU of any affine map of h_{i−1} to `width` numbers and
       back, Σ_{k > width} λ_k / Σλ;
-    - `inverter_fvu`: the FVU of a strong inverter of the frozen f_i, g_i plus the
-      output of a network with two hidden layers trained to add what g_i lacks, and
-      `oracle_ratio`: the local FVU of the same images over it.
+    - `learned_inverse_fvu`: the FVU of an inverse that is learned afterwards, with f_i
+      frozen: g_i, plus a ridge regression of what it lacks on h_i and g_i(h_i), plus a
+      network with two hidden layers for the rest; and `oracle_ratio`: the local FVU of
+      the same images over it.
 
     Args:
-        model: from `build_autoencoder`.
-        images: array `(n, 28, 28, 1)` of floats in [0, 1].
-        train_images: images for the strong inverter to learn from. By default these
-            are the first four fifths of `images`, and the ratio is of the last fifth.
-        inverter_epochs: int, passes over them; 0 leaves the inverter out.
+        model: `InverseAutoencoder`.
+        images: array of shape `(n, 28, 28, 1)` of floats in [0, 1], n ≥ 2, that are
+            not all equal.
+        train_images: images on which the learned inverse is trained. By default these
+            are the first four fifths of `images`, and it is evaluated on the last
+            fifth, which must have two images or more.
+        inverse_epochs: int, passes over them; 0 leaves the learned inverse out.
 
     Returns:
-        List of dicts of numbers, one a layer, from the pixels to the code.
+        List of dicts of numbers, one per layer, from the pixels to the code.
 
     Raises:
-        ValueError: If images have another shape, dtype or range.
+        ValueError: If images have another shape, dtype or range, or too few of them
+            differ.
+
+    Example:
+
+    ```python
+    rows = inversion_report(model, test_images, inverse_epochs=0)
+    print([row["local_fvu"] for row in rows])
+    ```
+
+    Reference:
+        Effective rank: [Roy and Vetterli, 2007](https://ieeexplore.ieee.org/document/7098875)
     """
-    images = check_images(images)
+    images = _varied(images, "images")
     hidden = hidden_states(model, images)
     decoded = decoded_states(model, hidden[-1])
     train, test = None, None
-    if inverter_epochs and train_images is None:
+    if inverse_epochs and train_images is None:
         cut = len(images) * 4 // 5
+        _varied(images[cut:], "the last fifth of images")
         train, test = [h[:cut] for h in hidden], [h[cut:] for h in hidden]
-    elif inverter_epochs:
+    elif inverse_epochs:
         train = hidden_states(model, check_images(train_images, "train_images"))
         test = hidden
     spectra = [spectrum(states) for states in hidden]
@@ -70,41 +87,23 @@ def inversion_report(model, images, train_images=None, *, inverter_epochs=6):
         row["chain_fvu"] = fvu(inputs, decoded[i - 1])
         row["right_inverse_error"] = fvu(states, apply(encode, estimates))
         row |= ranks(spectra[i][0])
-        row["pca_floor"] = eigenvalues[width:].sum() / eigenvalues.sum()
-        if inverter_epochs:
+        row["pca_fvu"] = eigenvalues[width:].sum() / eigenvalues.sum()
+        if inverse_epochs:
             learn = (train[i - 1], train[i])
-            judge = (test[i - 1], test[i])
-            row |= _strong_inverter(decode, learn, judge, inverter_epochs)
+            evaluate = (test[i - 1], test[i])
+            row |= _learned_inverse(decode, learn, evaluate, inverse_epochs)
         rows.append({k: v if isinstance(v, int) else float(v) for k, v in row.items()})
     return rows
 
 
-def check_images(images, name="images"):
-    """Returns images as a float32 array, or says what is wrong with them.
-
-    Args:
-        images: array.
-        name: str, what the message calls them.
-
-    Raises:
-        ValueError: If they are not `(n, 28, 28, 1)` floats in [0, 1], n ≥ 1.
-    """
-    images = np.asarray(images)
-    if images.ndim != 4 or images.shape[1:] != IMAGE_SHAPE or not len(images):
+def _varied(images, name):
+    images = check_images(images, name)
+    if not np.any(images != images[0]):
         raise ValueError(
-            f"`{name}` must have shape (n, 28, 28, 1), n of 1 or more. Received: "
-            f"shape {images.shape}"
+            f"`{name}` must hold two different images or more. Received: "
+            f"{len(images)} equal ones"
         )
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"`{name}` must be floats in [0, 1]. Received: dtype {images.dtype}"
-        )
-    if not (images.min() >= 0 and images.max() <= 1):  # NaN fails too
-        raise ValueError(
-            f"`{name}` must lie in [0, 1]. Received: values from {images.min()} to "
-            f"{images.max()}"
-        )
-    return images.astype("float32")
+    return images
 
 
 def apply(layer, states):
@@ -125,11 +124,10 @@ def hidden_states(model, images):
     """Returns h_0, …, h_n as a list of arrays; h_0 is flat for dense layers.
 
     Args:
-        model: from `build_autoencoder`.
+        model: `InverseAutoencoder`.
         images: array `(n, 28, 28, 1)` of floats in [0, 1].
     """
-    dense = len(model.pairs[0][0].kernel.shape) == 2
-    states = [images.reshape(len(images), -1) if dense else images]
+    states = [images.reshape(len(images), -1) if model.kind == "dense" else images]
     for encode, _ in model.pairs:
         states.append(apply(encode, states[-1]))
     return states
@@ -139,7 +137,7 @@ def decoded_states(model, states, depth=None):
     """Returns ĥ_0, …, ĥ_depth as a list of arrays, decoded from h_depth.
 
     Args:
-        model: from `build_autoencoder`.
+        model: `InverseAutoencoder`.
         states: array `(n, ...)`, h_depth.
         depth: int, the number of its layer; the code's by default.
     """
@@ -206,82 +204,116 @@ def _pair_errors(targets, estimates, eigenvalues, eigenvectors):
     }
 
 
-def _strong_inverter(decode, train, test, epochs):
-    """Trains what g_i lacks; `train` and `test` are `(h_{i-1}, h_i)`."""
+def _learned_inverse(decode, train, test, epochs):
+    """Learns to add what g_i lacks: a linear regression, then a network.
+
+    `train` and `test` are `(h_{i-1}, h_i)`.
+    """
 
     def prepare(inputs, states):
-        lacking = (inputs - apply(decode, states)).reshape(len(states), -1)
-        return (states.reshape(len(states), -1) - mean) / scale, lacking / unit
+        estimates = apply(decode, states)
+        inputs, states, estimates = (
+            each.reshape(len(each), -1) for each in (inputs, states, estimates)
+        )
+        states = (states - mean) / scale
+        features = np.hstack([states, estimates], dtype="float64")
+        return inputs - estimates, states, features
 
     flat = train[1].reshape(len(train[1]), -1)
     mean, scale = flat.mean(axis=0), flat.std() + keras.config.epsilon()
-    unit = np.std(train[0] - apply(decode, train[1])) + keras.config.epsilon()
-    states, lacking = prepare(*train)
-    steps = epochs * math.ceil(len(states) / INVERTER_BATCH)
+    lacking, states, features = prepare(*train)
+    linear = Ridge(solver="cholesky").fit(features, lacking)
+    lacking = (lacking - linear.predict(features)).astype("float32")
+    unit = lacking.std() + keras.config.epsilon()
     network = keras.Sequential(
         [
-            keras.layers.Dense(INVERTER_UNITS, "gelu"),
-            keras.layers.Dense(INVERTER_UNITS, "gelu"),
+            keras.layers.Dense(INVERSE_UNITS, "gelu"),
+            keras.layers.Dense(INVERSE_UNITS, "gelu"),
             keras.layers.Dense(lacking.shape[1], kernel_initializer="zeros"),
         ]
     )
+    steps = epochs * math.ceil(len(states) / INVERSE_BATCH)
     rate = keras.optimizers.schedules.CosineDecay(1e-3, steps)
     network.compile(keras.optimizers.Adam(rate), "mse", jit_compile=True)
-    batches = tf.data.Dataset.from_tensor_slices((states, lacking))
-    batches = batches.shuffle(len(states), seed=0).batch(INVERTER_BATCH)
+    batches = tf.data.Dataset.from_tensor_slices((states, lacking / unit))
+    batches = batches.shuffle(len(states), seed=0).batch(INVERSE_BATCH)
     network.fit(batches, epochs=epochs, shuffle=False, verbose=0)
-    states, lacking = prepare(*test)
-    left = np.square(lacking - network.predict(states, BATCH, verbose=0)).sum()
+    lacking, states, features = prepare(*test)
+    learned = unit * network.predict(states, BATCH, verbose=0)
+    learned = learned + linear.predict(features)
+    left = np.square(lacking - learned).sum()
     ratio = (np.square(lacking).sum() + 1e-12) / (left + 1e-12)
     return {
-        "inverter_fvu": fvu(test[0], apply(decode, test[1])) / ratio,
+        "learned_inverse_fvu": fvu(test[0], apply(decode, test[1])) / ratio,
         "oracle_ratio": ratio,
     }
 
 
-def jacobian_spectra(model, image):
-    """Returns how the round trip g_i ∘ f_i stretches directions around one image.
-
-    Where g_i is the pseudo-inverse of f_i, the Jacobian J_{g_i} J_{f_i} at h_{i−1} is
-    a projector: its singular values are 1, `width` of them at most, and 0.
+def local_fvu(model, images):
+    """Returns every layer's local FVU, see `inversion_report`: a list.
 
     Args:
-        model: from `build_autoencoder`.
-        image: array `(28, 28, 1)` of floats in [0, 1].
+        model: `InverseAutoencoder`.
+        images: array of shape `(n, 28, 28, 1)`.
+    """
+    hidden = hidden_states(model, images)
+    return [
+        fvu(hidden[i], apply(decode, hidden[i + 1]))
+        for i, (_, decode) in enumerate(model.pairs)
+    ]
+
+
+def depth_fvu(model, images):
+    """Returns the FVU of the pixels after a round trip to h_1, …, h_n: a list.
+
+    Args:
+        model: `InverseAutoencoder`.
+        images: array of shape `(n, 28, 28, 1)`.
+    """
+    hidden = hidden_states(model, images)
+    return [
+        fvu(hidden[0], decoded_states(model, states, depth)[0])
+        for depth, states in enumerate(hidden[1:], start=1)
+    ]
+
+
+def unfamiliar(images, seed=0):
+    """Makes images unlike digits, to see which layers invert those too.
+
+    Args:
+        images: array of shape `(n, 28, 28, 1)`.
+        seed: int, of shifts and permutation.
 
     Returns:
-        List of arrays, one a layer: the singular values, falling.
-
-    Raises:
-        ValueError: If the image has another shape, dtype or range.
+        Dict from a name to an array of the same shape.
     """
-    image = check_images(np.asarray(image)[np.newaxis], "image[np.newaxis]")
-    spectra = []
-    hidden = hidden_states(model, image)[:-1]
-    for (encode, decode), states in zip(model.pairs, hidden, strict=True):
-        jacobian = round_trip_jacobian(encode, decode, states)
-        spectra.append(np.linalg.svd(jacobian, compute_uv=False))
-    return spectra
+    rng = np.random.default_rng(seed)
+    flat = images.reshape(len(images), -1)
+    shifts = rng.integers(-4, 5, (len(images), 2))
+    shifted = [np.roll(x, s, (0, 1)) for x, s in zip(images, shifts, strict=True)]
+    return {
+        "digits": images,
+        "moved by up to 4 pixels": np.stack(shifted),
+        "upside down": images[:, ::-1],
+        "negative": 1 - images,
+        "pixels in another order": flat[:, rng.permutation(784)].reshape(images.shape),
+    }
 
 
-def round_trip_jacobian(encode, decode, states):
-    """Returns the Jacobian of g ∘ f at one state, `(width, width)`.
+def border_fvu(model, images, layer):
+    """Returns the local FVU of a convolution's input at its border and inside it.
 
     Args:
-        encode: f.
-        decode: g.
-        states: array `(1, ...)`.
+        model: `InverseAutoencoder` of kind "conv".
+        images: array of shape `(n, 28, 28, 1)`.
+        layer: int, from 1.
+
+    Returns:
+        `(border, inside)`, two floats: the outermost ring of positions and the rest.
     """
-    directions = np.eye(states.size, dtype="float32")
-    point = tf.constant(states)
-
-    def trip(offsets):
-        return decode(encode(point + tf.reshape(offsets, (-1, *states.shape[1:]))))
-
-    # One row of zeros a direction: the derivative along it comes out in its row.
-    with tf.autodiff.ForwardAccumulator(
-        offsets := tf.zeros_like(directions), tf.constant(directions)
-    ) as accumulator:
-        moved = trip(offsets)
-    columns = accumulator.jvp(moved).numpy()
-    return columns.reshape(states.size, -1).T
+    hidden = hidden_states(model, images)
+    states = hidden[layer - 1]
+    estimates = apply(model.pairs[layer - 1][1], hidden[layer])
+    inside = np.zeros(states.shape[1:3], bool)
+    inside[1:-1, 1:-1] = True
+    return tuple(fvu(states[:, m], estimates[:, m]) for m in (~inside, inside))

@@ -17,15 +17,16 @@ HEBREW = re.compile("[\N{HEBREW LETTER ALEF}-\N{HEBREW LETTER TAV}]")
 # How a metric is shown: options of `common.results.show`.
 PERCENT = {"spec": ".1f", "scale": 100, "unit": "%"}
 ERROR = {"spec": ".4f"}
+FOLD = {"spec": ".2f"}
 STYLES = {
     "percent": PERCENT,
     "number": {"spec": "g"},
     "short": {"spec": ".2g"},
     "error": ERROR,
-    "fold": {"spec": ".2f"},
+    "fold": FOLD,
     "whole": {"spec": ",.0f"},
 }
-SPREADS = {"spread_percent": PERCENT, "spread_error": ERROR}
+SPREADS = {"spread_percent": PERCENT, "spread_error": ERROR, "spread_fold": FOLD}
 
 
 def render(text, root=ROOT, *, isolate=False, **more):

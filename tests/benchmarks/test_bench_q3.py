@@ -11,7 +11,7 @@ needs_torch = pytest.mark.skipif(timing.torch is None, reason="needs PyTorch")
 @needs_torch
 @pytest.mark.parametrize("kind", bench_q3.KINDS)
 def test_pytorch_goes_down_on_the_loss_of_keras(kind):
-    model = bench_q3.keras_model(kind, bench_q3.WEIGHTS[kind])
+    model = bench_q3.keras_model(kind)
     model.compile()
     images = bench_q3.images(BATCH)[0]
     expected = model.evaluate(images, batch_size=BATCH, verbose=0, return_dict=True)
@@ -19,11 +19,3 @@ def test_pytorch_goes_down_on_the_loss_of_keras(kind):
     first = train(*batches[0]).item()
     assert first == pytest.approx(expected["loss"], rel=1e-4)
     assert train(*batches[0]).item() < first
-
-
-@pytest.mark.parametrize("kind", bench_q3.KINDS)
-def test_the_weights_of_the_terms_are_the_defaults(kind):
-    ours = bench_q3.keras_model(kind, bench_q3.WEIGHTS[kind])
-    default = bench_q3.build_autoencoder(kind)
-    for name in ("inversion_weight", "rank_weight"):
-        assert ours.get_config()[name] == default.get_config()[name]

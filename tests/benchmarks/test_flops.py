@@ -7,7 +7,7 @@ from benchmarks.timing import UNITS
 
 
 def peer_of_q3(kind, batch):
-    model = bench_q3.keras_model(kind, bench_q3.WEIGHTS[kind])
+    model = bench_q3.keras_model(kind)
     return bench_q3.build_torch(model, "eager", kind, batch)
 
 
@@ -56,9 +56,9 @@ def test_the_estimates_by_hand():
     # 2 FLOP per weight, 3 times: forward, and twice as much backward.
     assert bench_q1.flops(1, 1) == 3 * 2 * (2 * 128 * 128 + 128)
     assert bench_q2.flops(1, 1) == 3 * 2 * (3 * 128 * 128 + 128)
-    # One image, of which the first layer wants no gradient, has no other to compare.
-    layers = [784 * 512, 512 * 128, 128 * 64, 64 * 32]
-    rank = 512 + 128**2 + 64**2 + 32**2
+    # One image: encoder, decoder, decoder layers again; it needs no gradient itself.
+    layers = [784 * 512, 512 * 256, 256 * 128, 128 * 32]
+    rank = 512 + 256**2 + 128**2 + 32**2
     expected = 2 * (3 * (3 * sum(layers) + rank) - layers[0])
     assert bench_q3.flops("dense", 1) == expected
     # A block of width 1 on one token: 4 projections, 2 products of attention, 8 of

@@ -1,26 +1,22 @@
-"""What question 3 trains and picks out, on a few random images."""
+"""What question 3 trains and picks out, on a few images."""
+
+import json
 
 import numpy as np
 import pytest
 
 from common.data import DigitData, Digits
-from q3_inverse_ae import experiments, figures, probes
-from q3_inverse_ae.report import apply
+from q3_inverse_ae import experiments, figures
+from q3_inverse_ae.report import apply, local_fvu
 from tests.compiled import EAGER, compile_all
-from tests.q3_inverse_ae.test_inverse_ae import noise
-
-TINY = {"widths": (24, 16, 12)}
+from tests.q3_inverse_ae.oracles import CODE, mixtures, noise
 
 
 def digits(count, seed):
-    """Makes images of rank 4, so that there is something to learn."""
-    rng = np.random.default_rng(seed)
-    basis = np.random.default_rng(0).random((4, 784))
-    images = (rng.dirichlet(np.ones(4), count) @ basis).reshape(-1, 28, 28, 1)
-    return Digits(images.astype("float32"), np.arange(count, dtype="int32") % 10)
+    return Digits(mixtures(count, seed), np.arange(count, dtype="int32") % 10)
 
 
-DATA = DigitData("random images", digits(256, 1), digits(128, 2))
+DATA = DigitData("mixtures", digits(256, 1), digits(128, 2))
 
 
 @pytest.fixture(autouse=True)
@@ -28,29 +24,43 @@ def eager(monkeypatch):
     compile_all(monkeypatch, **EAGER)
 
 
-def test_a_run_is_measured_and_its_network_restored():
-    run = experiments.measured("dense", "ours", DATA, epochs=2, seed=3, **TINY)
+def measured(variant="ours", **options):
+    return experiments.measured(
+        "dense", variant, DATA, **{"epochs": 1, "seed": 3, "code_dim": CODE} | options
+    )
+
+
+def test_a_run_is_measured_and_its_network_rebuilt():
+    run = json.loads(json.dumps(measured(epochs=2)))
     assert len(run["history"]["inversion_4"]) == 2
-    model = experiments.restored("dense", "ours", run, **TINY)
+    model = experiments.rebuild("dense", "ours", run, code_dim=CODE)
     images = DATA.test.images
     error = np.mean(np.square(apply(model, images) - images))
     assert run["mse"] == pytest.approx(error, rel=1e-5)
     local = [row["local_fvu"] for row in run["rows"]]
-    np.testing.assert_allclose(probes.local_fvu(model, images), local, rtol=1e-4)
+    np.testing.assert_allclose(local_fvu(model, images), local, rtol=1e-4)
 
 
 def test_the_same_seed_trains_the_same_network():
-    runs = [
-        experiments.measured("dense", "plain", DATA, epochs=1, seed=seed, **TINY)
-        for seed in (0, 0, 1)
-    ]
-    assert runs[0]["weights"] == runs[1]["weights"] != runs[2]["weights"]
+    first, second, other = (measured("baseline", seed=seed) for seed in (0, 0, 1))
+    assert first["weights"] == second["weights"] != other["weights"]
 
 
 def test_training_refuses_images_that_are_not_scaled():
-    model = experiments.build_autoencoder("dense", **TINY)
+    model = experiments.build("dense", "ours", code_dim=CODE)
     with pytest.raises(ValueError, match="`images` must lie in .*255"):
         experiments.train(model, 255 * np.ones((128, 28, 28, 1), "float32"), epochs=1)
+
+
+@pytest.mark.parametrize("kind", ["dense", "conv"])
+@pytest.mark.parametrize("variant", experiments.VARIANTS)
+def test_every_variant_can_be_built_and_is_another(kind, variant):
+    def description(name):
+        model = experiments.build(kind, name)
+        return type(model), model.inversion_weight, model.rank_weight
+
+    others = [name for name in experiments.VARIANTS if name != variant]
+    assert description(variant) not in [description(name) for name in others]
 
 
 def test_the_price_has_a_point_for_every_weight_and_seed(monkeypatch):
@@ -67,45 +77,68 @@ def test_the_price_has_a_point_for_every_weight_and_seed(monkeypatch):
     assert len(seen) == 4 and set(seen[0][:2]) == {"conv", "ours"}
 
 
-def test_headline_metrics_are_the_worst_layer_of_every_seed():
-    def run(mse, local, ratios):
-        rows = [
-            {
-                "local_fvu": fvu,
-                "chain_fvu": 2 * fvu,
-                "participation_ratio": 9 + i,
-                "oracle_ratio": ratio,
-            }
-            for i, (fvu, ratio) in enumerate(zip(local, ratios, strict=True))
-        ]
-        return {"mse": mse, "rows": rows}
+def made_up_run(mse, local, learned, ranks):
+    rows = [
+        {
+            "layer": i + 1,
+            "width": 9,
+            "local_fvu": local[i],
+            "chain_fvu": 2 * local[i],
+            "learned_inverse_fvu": learned[i],
+            "oracle_ratio": local[i] / learned[i],
+            "participation_ratio": ranks[i],
+        }
+        for i in range(2)
+    ]
+    return {"mse": mse, "rows": rows}
 
-    ours = [run(0.006, [0.01, 0.04], [1.2, 1.1]), run(0.008, [0.02, 0.01], [1.0, 1.4])]
-    plain = [run(0.005, [3, 1], [1, 1]), run(0.004, [1, 5], [1, 1])]
-    runs = {("dense", "ours"): ours, ("dense", "plain"): plain}
-    metrics = experiments.headline_metrics("dense", runs)
+
+RUNS = {
+    ("dense", "ours"): [
+        made_up_run(0.006, [0.01, 0.04], [0.005, 0.01], [12, 8]),
+        made_up_run(0.008, [0.02, 0.01], [0.01, 0.01], [20, 30]),
+    ],
+    ("dense", "baseline"): [
+        made_up_run(0.005, [3, 1], [0.5, 0.2], [10, 10]),
+        made_up_run(0.004, [1, 5], [0.4, 0.1], [10, 10]),
+    ],
+}
+
+
+def test_headline_metrics_are_the_worst_layer_of_every_seed():
+    metrics = experiments.headline_metrics("dense", RUNS)
+    assert {metric["n"] for metric in metrics.values()} == {2}
     means = {name: metric["mean"] for name, metric in metrics.items()}
     assert means == pytest.approx(
         {
             "dense_mse": 0.007,
-            "dense_plain_mse": 0.0045,
+            "dense_baseline_mse": 0.0045,
             "dense_price": 1.6,
+            "dense_min_pr_share": (0.8 + 2.0) / 2,
+            "dense_code_participation_ratio": 19,
             "dense_local_fvu_max": 0.03,
             "dense_chain_fvu_max": 0.06,
-            "dense_plain_local_fvu_max": 4.0,
-            "dense_code_participation_ratio": 10.0,
-            "dense_oracle_ratio_max": 1.3,
+            "dense_learned_inverse_fvu_max": 0.01,
+            "dense_oracle_ratio_max": 3.0,
+            "dense_baseline_local_fvu_max": 4.0,
+            "dense_baseline_learned_inverse_fvu_max": 0.45,
+            "dense_local_fvu_1": 0.015,
+            "dense_local_fvu_2": 0.025,
+            "dense_chain_fvu_1": 0.03,
+            "dense_chain_fvu_2": 0.05,
+            "dense_baseline_learned_inverse_fvu_1": 0.45,
+            "dense_baseline_learned_inverse_fvu_2": 0.15,
         }
     )
-    table = figures.control_table(runs)
-    assert "| fully connected | plain | 0.0045 | 2 3 | 4 | 10.0 |" in table
 
 
-def test_every_variant_can_be_built_and_is_another():
-    arguments = []
-    for variant, options in experiments.VARIANTS.items():
-        arguments.append(experiments.build_autoencoder("conv", **options).arguments)
-        assert arguments[-1] not in arguments[:-1], variant
+def test_tables_hold_means_over_seeds():
+    columns = {"local": ("ours", "local_fvu"), "base": ("baseline", "local_fvu")}
+    *_, first, second = figures.comparison_table(RUNS, columns).split("\n")
+    assert first == "| 1 | 0.015 | 2 |"
+    assert second == "| 2 | 0.025 | 3 |"
+    table = figures.summary_table(RUNS)
+    assert "| baseline | 0.0045 ± 0.0007 | 4 ± 1.4 | 2 3 | 10 10 |" in table
 
 
 def made_up(train, test):
@@ -125,7 +158,7 @@ def test_pca_mse_is_that_of_singular_vectors_of_the_training_images():
     assert found == pytest.approx((errors**2).mean(), rel=1e-4)
 
 
-def test_held_out_images_come_from_training_alone():
+def test_held_out_images_come_from_training_only():
     data = made_up(50, 9)
     cut = experiments.held_out(data, 20)
     assert type(cut) is DigitData
