@@ -23,8 +23,19 @@ def page(records):
 
     Returns:
         The page as Markdown.
+
+    Raises:
+        ValueError: If the records come from different processors or versions.
     """
-    started = dict.fromkeys(record["started"] for record in records)
+    kinds = [(record["machine"]["processor"], record["versions"]) for record in records]
+    if any(kind != kinds[0] for kind in kinds):
+        raise ValueError(
+            f"`records` must have one processor and versions. Received: {kinds}"
+        )
+    runs = {}
+    for question, record in enumerate(records, 1):
+        runs.setdefault(record["started"], []).append(f"question {question}")
+    started = [f"{start} ({', '.join(of)})" for start, of in runs.items()]
     versions, machine = records[0]["versions"], records[0]["machine"]
     packages = [f"{name} {versions[name]}" for name in ("tensorflow", "keras", "torch")]
     parts = [machine["processor"], versions["device"], f"Python {versions['python']}"]

@@ -52,9 +52,23 @@ def test_the_page_names_the_rows_where_ours_is_slower(records):
 
 
 def test_the_page_names_every_run(records):
-    assert "run of 2026-01-01 10:00 UTC, on" in report.page(records)
-    records[3]["started"] = "later"
-    assert "run of 2026-01-01 10:00 UTC and later, on" in report.page(records)
+    first = "run of 2026-01-01 10:00 UTC"
+    assert (
+        f"{first} (question 1, question 2, question 3, question 4): X"
+        in report.page(records)
+    )
+    records[2]["started"] = "later"
+    page = report.page(records)
+    assert (
+        f"{first} (question 1, question 2, question 4) and later (question 3)" in page
+    )
+
+
+def test_records_of_different_versions_or_processors_are_refused(records):
+    for other in ({"versions": VERSIONS | {"keras": "4"}},
+                  {"machine": records[0]["machine"] | {"processor": "Y"}}):  # fmt: skip
+        with pytest.raises(ValueError, match="one processor and versions"):
+            report.page([*records[:3], records[3] | other])
 
 
 def test_the_page_is_that_of_the_records():

@@ -22,6 +22,7 @@ from tests.q3_inverse_ae.oracles import (
     LAYERED,
     STATES,
     flat,
+    mixtures,
     noise,
     numpy_fvu,
     plain_pairs,
@@ -185,6 +186,16 @@ def test_much_is_gained_where_the_inverse_is_curved(monkeypatch):
     local = np.sum(bend[1024:] ** 2) / np.sum((last - last.mean(axis=0)) ** 2)
     ratio = local / row["learned_inverse_fvu"]
     np.testing.assert_allclose(row["oracle_ratio"], ratio, rtol=1e-3)
+
+
+def test_a_wrong_decoder_layer_is_no_obstacle_to_the_learned_inverse(monkeypatch):
+    compile_all(monkeypatch, **NO_XLA)
+    images = mixtures(400)  # of four dimensions
+    mean, _, directions = principal(images)
+    model = linear_model(mean, directions[:6], -3 * directions[:6].T)
+    (row,) = inversion_report(model, images, inverse_epochs=1)
+    assert row["local_fvu"] == pytest.approx(16, rel=1e-3)
+    assert row["learned_inverse_fvu"] < 1e-3
 
 
 def test_an_exact_inverse_has_a_finite_report(monkeypatch):
