@@ -267,15 +267,17 @@ def summary_table(runs):
         The table as text: means over seeds, of the largest also standard deviations.
     """
     titles = ["network", "cost", "pixel error", "largest local FVU"]
-    titles += ["local FVU, layers 1 to 4", "participation ratio, h₁ to h₄"]
+    titles += ["largest chain FVU", "local FVU, layers 1 to 4"]
+    titles += ["participation ratio, h₁ to h₄"]
     lines = []
     for (kind, name), of_seeds in runs.items():
-        local, rank = (
+        local, chain, rank = (
             np.array([[row[key] for row in run["rows"]] for run in of_seeds])
-            for key in ("local_fvu", "participation_ratio")
+            for key in ("local_fvu", "chain_fvu", "participation_ratio")
         )
         cells = [TITLES[kind], name, results.show([r["mse"] for r in of_seeds], ".4f")]
-        cells.append(results.show(local.max(axis=1).tolist(), ".2g"))
+        for errors in (local, chain):
+            cells.append(results.show(errors.max(axis=1).tolist(), ".2g"))
         cells += [" ".join(map(_number, v.mean(axis=0))) for v in (local, rank)]
         lines.append(cells)
     return results.markdown_table(titles, lines)

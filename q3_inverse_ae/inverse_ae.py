@@ -34,7 +34,9 @@ from q3_inverse_ae.report import inversion_report
 __all__ = ["InverseAutoencoder", "build_autoencoder", "inversion_report"]
 
 WIDTHS = {"dense": (512, 256, 128), "conv": (8, 32, 64)}  # units; filters
-INVERSION_WEIGHT = {"dense": 0.5, "conv": 0.15}
+INVERSION_WEIGHT = {"dense": 0.5, "conv": 0.1}  # λ
+CHAIN_WEIGHT = {"dense": 0.1, "conv": 0.05}  # κ
+RANK_WEIGHT = {"dense": 0.02, "conv": 0.014}  # μ
 # Kernel size, strides and padding: 28² to 14², 7², 3² and 1² positions.
 WINDOWS = ((4, 2, "same"), (4, 2, "same"), (3, 2, "valid"), (3, 1, "valid"))
 IMAGES_ONLY = (
@@ -43,16 +45,16 @@ IMAGES_ONLY = (
 )
 
 
-def build_autoencoder(kind, code_dim=32, *, inversion_weight=None, rank_weight=0.02):
+def build_autoencoder(kind, code_dim=32, *, inversion_weight=None, rank_weight=None):
     """Builds an autoencoder of MNIST digits whose layers invert each other.
 
     Args:
         kind: "dense", or "conv" for convolutions and transposed convolutions only,
             down to one position.
         code_dim: int, units or channels of the code.
-        inversion_weight: float λ ≥ 0. Defaults to 0.5 for "dense" and 0.15 for "conv".
+        inversion_weight: float λ ≥ 0. Defaults to 0.5 for "dense" and 0.1 for "conv".
             0 leaves out the errors along the chain as well.
-        rank_weight: float μ ≥ 0.
+        rank_weight: float μ ≥ 0. Defaults to 0.02 for "dense" and 0.014 for "conv".
 
     Returns:
         An `InverseAutoencoder`, not compiled. `compile` needs an optimizer and no loss.
@@ -101,13 +103,11 @@ class InverseAutoencoder(keras.Model):
         decoder: functional `keras.Model` from codes to images.
         pairs: list of `(f_i, g_i)`, from the pixels to the code. Dense layers take
             flat states.
-        chain_weight: float κ, 0.1.
+        chain_weight: float κ, 0.1 for "dense" and 0.05 for "conv".
 
     Reference:
         Participation ratio: [Gao et al., 2017](https://doi.org/10.1101/214262)
     """
-
-    chain_weight = 0.1
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class InverseAutoencoder(keras.Model):
         code_dim=32,
         *,
         inversion_weight=None,
-        rank_weight=0.02,
+        rank_weight=None,
         frozen=(),
         **kwargs,
     ):
@@ -123,9 +123,12 @@ class InverseAutoencoder(keras.Model):
         super().__init__(**kwargs)
         if inversion_weight is None:
             inversion_weight = INVERSION_WEIGHT[kind]
+        if rank_weight is None:
+            rank_weight = RANK_WEIGHT[kind]
         self.kind = kind
         self.code_dim = int(code_dim)
         self.inversion_weight = float(inversion_weight)
+        self.chain_weight = CHAIN_WEIGHT[kind]
         self.rank_weight = float(rank_weight)
         channels = IMAGE_SHAPE[-1] if kind == "conv" else math.prod(IMAGE_SHAPE)
         self.sizes = (channels, *WIDTHS[kind], self.code_dim)
@@ -253,10 +256,9 @@ class InverseAutoencoder(keras.Model):
         inversions = self.inversions(hidden)
         loss = unexplained_variance(x, y_pred)
         if self.inversion_weight:
-            errors = [self.inversion_error(*inversion) for inversion in inversions]
-            loss += self.inversion_weight * sum(errors)
-            errors = [self.inversion_error(*link) for link in self.chain(hidden)]
-            loss += self.chain_weight * sum(errors)
+            local = sum(self.inversion_error(*pair) for pair in inversions)
+            chain = sum(self.inversion_error(*pair) for pair in self.chain(hidden))
+            loss += self.inversion_weight * local + self.chain_weight * chain
         if self.rank_weight:
             ranks = [ops.log(participation_ratio(states)) for states in hidden[1:]]
             loss -= self.rank_weight * sum(ranks)
@@ -400,7 +402,7 @@ def _check(kind, code_dim, inversion_weight, rank_weight):
         raise ValueError(f"`code_dim` must be an int ≥ 1. Received: {code_dim!r}")
     weights = {"inversion_weight": inversion_weight, "rank_weight": rank_weight}
     for name, weight in weights.items():
-        if name == "inversion_weight" and weight is None:  # the default of its kind
+        if weight is None:  # the default of its kind
             continue
         if not _is(numbers.Real, weight) or not 0 <= weight < math.inf:
             raise ValueError(

@@ -138,7 +138,7 @@ def test_tables_hold_means_over_seeds():
     assert first == "| 1 | 0.015 | 2 |"
     assert second == "| 2 | 0.025 | 3 |"
     table = figures.summary_table(RUNS)
-    assert "| baseline | 0.0045 ± 0.0007 | 4 ± 1.4 | 2 3 | 10 10 |" in table
+    assert "| baseline | 0.0045 ± 0.0007 | 4 ± 1.4 | 8 ± 2.8 | 2 3 | 10 10 |" in table
 
 
 def made_up(train, test):
