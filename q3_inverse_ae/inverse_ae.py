@@ -34,9 +34,9 @@ from q3_inverse_ae.report import inversion_report
 __all__ = ["InverseAutoencoder", "build_autoencoder", "inversion_report"]
 
 WIDTHS = {"dense": (512, 256, 128), "conv": (8, 32, 64)}  # units; filters
-INVERSION_WEIGHT = {"dense": 0.5, "conv": 0.1}  # λ
-CHAIN_WEIGHT = {"dense": 0.1, "conv": 0.05}  # κ
-RANK_WEIGHT = {"dense": 0.02, "conv": 0.014}  # μ
+INVERSION_WEIGHT = {"dense": 0.5, "conv": 0.08}  # λ
+CHAIN_WEIGHT = {"dense": 0.1, "conv": 0.04}  # κ
+RANK_WEIGHT = {"dense": 0.02, "conv": 0.0125}  # μ
 # Kernel size, strides and padding: 28² to 14², 7², 3² and 1² positions.
 WINDOWS = ((4, 2, "same"), (4, 2, "same"), (3, 2, "valid"), (3, 1, "valid"))
 IMAGES_ONLY = (
@@ -52,9 +52,9 @@ def build_autoencoder(kind, code_dim=32, *, inversion_weight=None, rank_weight=N
         kind: "dense", or "conv" for convolutions and transposed convolutions only,
             down to one position.
         code_dim: int, units or channels of the code.
-        inversion_weight: float λ ≥ 0. Defaults to 0.5 for "dense" and 0.1 for "conv".
+        inversion_weight: float λ ≥ 0. Defaults to 0.5 for "dense" and 0.08 for "conv".
             0 leaves out the errors along the chain as well.
-        rank_weight: float μ ≥ 0. Defaults to 0.02 for "dense" and 0.014 for "conv".
+        rank_weight: float μ ≥ 0. Defaults to 0.02 for "dense" and 0.0125 for "conv".
 
     Returns:
         An `InverseAutoencoder`, not compiled. `compile` needs an optimizer and no loss.
@@ -103,7 +103,7 @@ class InverseAutoencoder(keras.Model):
         decoder: functional `keras.Model` from codes to images.
         pairs: list of `(f_i, g_i)`, from the pixels to the code. Dense layers take
             flat states.
-        chain_weight: float κ, 0.1 for "dense" and 0.05 for "conv".
+        chain_weight: float κ, 0.1 for "dense" and 0.04 for "conv".
 
     Reference:
         Participation ratio: [Gao et al., 2017](https://doi.org/10.1101/214262)
