@@ -28,7 +28,7 @@ class RootErrors(InverseAutoencoder):
 
 @keras.saving.register_keras_serializable("assignment14")
 class LocalErrors(InverseAutoencoder):
-    """Asks no layer for an inverse of what the decoder passes on."""
+    """Leaves out the errors along the chain (κ = 0)."""
 
     def chain(self, hidden):
         return []
@@ -36,7 +36,7 @@ class LocalErrors(InverseAutoencoder):
 
 @keras.saving.register_keras_serializable("assignment14")
 class ChainErrors(InverseAutoencoder):
-    """Asks no layer for an inverse of what the encoder produces."""
+    """Replaces the local errors by those along the chain, in the metrics too."""
 
     def inversions(self, hidden):
         return self.chain(hidden)
@@ -44,7 +44,7 @@ class ChainErrors(InverseAutoencoder):
 
 @keras.saving.register_keras_serializable("assignment14")
 class LocalGradients(LocalErrors):
-    """Trains f_i and g_i for each other only, with h_{i−1} taken as given."""
+    """Stops each inversion error at its own pair; other terms train all layers."""
 
     def inversions(self, hidden):
         given = [ops.stop_gradient(states) for states in hidden]
