@@ -153,7 +153,7 @@ def test_unprepared_fails_at_once_with_folder_and_command(
     start = time.perf_counter()
     with pytest.raises(DataError) as caught:
         getattr(data, loader)("tfds", data_dir=tmp_path)
-    assert time.perf_counter() - start < 3
+    assert time.perf_counter() - start < 30  # a retry would wait for minutes
     message = str(caught.value)
     assert f"not prepared in {tmp_path}" in message
     command = re.search(r'`python -c "(.*)"`', message).group(1)
