@@ -10,7 +10,7 @@ SLOPE = 0.2  # of leaky ReLU below 0, in Keras
 
 @keras.saving.register_keras_serializable("assignment14")
 class AbsoluteErrors(InverseAutoencoder):
-    """Pays for the mean squared error, which becomes small if the states do."""
+    """Uses the mean squared error, which is small if the states are small."""
 
     def inversion_error(self, targets, estimates):
         targets, estimates = flat(targets, estimates)
@@ -19,7 +19,7 @@ class AbsoluteErrors(InverseAutoencoder):
 
 @keras.saving.register_keras_serializable("assignment14")
 class RootErrors(InverseAutoencoder):
-    """Pays for √FVU, whose pull does not fade as the error gets small."""
+    """Uses √FVU, whose gradient does not vanish as the error becomes small."""
 
     def inversion_error(self, targets, estimates):
         fvu = unexplained_variance(targets, estimates)
@@ -56,7 +56,7 @@ class LocalGradients(LocalErrors):
 
 @keras.saving.register_keras_serializable("assignment14")
 class InverseActivation(InverseAutoencoder):
-    """Has decoder layers W act⁻¹(z) + b: the inverse activation comes first."""
+    """Decodes with W act⁻¹(z) + b: the inverse activation comes first."""
 
     def decoder_layer(self, i):
         affine = super().decoder_layer(i)
@@ -69,7 +69,7 @@ class InverseActivation(InverseAutoencoder):
 
 @keras.saving.register_keras_serializable("assignment14")
 class TiedWeights(InverseAutoencoder):
-    """Has decoder layers with the encoder's kernels, transposed, and own biases."""
+    """Decodes with the transposed kernels of the encoder and biases of its own."""
 
     def decoder_layer(self, i):
         return Transposed(
@@ -85,7 +85,7 @@ class TiedWeights(InverseAutoencoder):
 
 @keras.saving.register_keras_serializable("assignment14")
 class Transposed(keras.layers.Layer):
-    """The decoder layer that has its encoder layer's kernel, and its own bias."""
+    """Applies the transposed kernel of another layer, and a bias of its own."""
 
     def __init__(self, encode, activation, **kwargs):
         super().__init__(**kwargs)

@@ -163,10 +163,10 @@ def held_out(data, count):
         A `DigitData`, without the test images of `data`.
     """
     rest, cut = (
-        type(data.train)(*(part[rows] for part in data.train))
+        data.train._make(part[rows] for part in data.train)
         for rows in (slice(None, -count), slice(-count, None))
     )
-    return type(data)(f"{data.name}, held out", rest, cut)
+    return data._replace(name=f"{data.name}, held out", train=rest, test=cut)
 
 
 def price(kind, weights, data, *, epochs, seeds):

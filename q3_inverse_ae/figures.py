@@ -11,7 +11,7 @@ TITLES = {"dense": "fully connected", "conv": "fully convolutional"}
 
 
 def draw_network(model):
-    """Draws the pairs of an autoencoder and what each is asked for.
+    """Draws the layers of an autoencoder, with the inverse asked of each pair.
 
     Args:
         model: from `build_autoencoder`.
@@ -57,7 +57,7 @@ def _arrow(axes, start, end, color):
 
 
 def plot_training(history):
-    """Draws the reconstruction's and every layer's FVU over the epochs.
+    """Draws the FVU of the reconstruction and of every layer over the epochs.
 
     Args:
         history: what `train` returns.
@@ -188,14 +188,14 @@ COLUMNS = {
     "right_inverse_error": "right inverse",
     "participation_ratio": "participation ratio",
     "effective_rank": "effective rank",
-    "pca_fvu": "PCA limit",
+    "pca_fvu": "PCA",
     "learned_inverse_fvu": "learned inverse",
     "oracle_ratio": "ratio",
 }
 
 
 def layer_series(runs, kind):
-    """Collects what `plot_layers` draws of a kind.
+    """Collects the series of `plot_layers` for a kind.
 
     Args:
         runs: dict from `(kind, variant)`, "ours" and "baseline", to a list of what

@@ -1,4 +1,4 @@
-"""Checks images before an autoencoder trains on them."""
+"""Checks the shape, the type and the range of images."""
 
 import numpy as np
 import tensorflow as tf
@@ -7,11 +7,14 @@ IMAGE_SHAPE = (28, 28, 1)
 
 
 def check_images(images, name="images"):
-    """Returns images as a float32 array, or says what is wrong with them.
+    """Checks images and converts them to a float32 array.
 
     Args:
         images: array.
-        name: str, what the message calls them.
+        name: str, the name of the argument in the message.
+
+    Returns:
+        Array of shape `(n, 28, 28, 1)`.
 
     Raises:
         ValueError: If they are not `(n, 28, 28, 1)` floats in [0, 1], n ≥ 1.

@@ -34,9 +34,9 @@ from q3_inverse_ae.report import inversion_report
 __all__ = ["InverseAutoencoder", "build_autoencoder", "inversion_report"]
 
 WIDTHS = {"dense": (512, 256, 128), "conv": (8, 32, 64)}  # units; filters
-INVERSION_WEIGHT = {"dense": 0.5, "conv": 0.08}  # λ
-CHAIN_WEIGHT = {"dense": 0.1, "conv": 0.04}  # κ
-RANK_WEIGHT = {"dense": 0.02, "conv": 0.0125}  # μ
+INVERSION_WEIGHT = {"dense": 0.5, "conv": 0.1}  # λ
+CHAIN_WEIGHT = {"dense": 0.1, "conv": 0.05}  # κ
+RANK_WEIGHT = {"dense": 0.02, "conv": 0.014}  # μ
 # Kernel size, strides and padding: 28² to 14², 7², 3² and 1² positions.
 WINDOWS = ((4, 2, "same"), (4, 2, "same"), (3, 2, "valid"), (3, 1, "valid"))
 IMAGES_ONLY = (
@@ -52,9 +52,9 @@ def build_autoencoder(kind, code_dim=32, *, inversion_weight=None, rank_weight=N
         kind: "dense", or "conv" for convolutions and transposed convolutions only,
             down to one position.
         code_dim: int, units or channels of the code.
-        inversion_weight: float λ ≥ 0. Defaults to 0.5 for "dense" and 0.08 for "conv".
+        inversion_weight: float λ ≥ 0. Defaults to 0.5 for "dense" and 0.1 for "conv".
             0 leaves out the errors along the chain as well.
-        rank_weight: float μ ≥ 0. Defaults to 0.02 for "dense" and 0.0125 for "conv".
+        rank_weight: float μ ≥ 0. Defaults to 0.02 for "dense" and 0.014 for "conv".
 
     Returns:
         An `InverseAutoencoder`, not compiled. `compile` needs an optimizer and no loss.
@@ -103,7 +103,7 @@ class InverseAutoencoder(keras.Model):
         decoder: functional `keras.Model` from codes to images.
         pairs: list of `(f_i, g_i)`, from the pixels to the code. Dense layers take
             flat states.
-        chain_weight: float κ, 0.1 for "dense" and 0.04 for "conv".
+        chain_weight: float κ, 0.1 for "dense" and 0.05 for "conv".
 
     Reference:
         Participation ratio: [Gao et al., 2017](https://doi.org/10.1101/214262)
@@ -152,8 +152,9 @@ class InverseAutoencoder(keras.Model):
 
         self.start_mirrored()
         # A layer sets its parts too: a tied decoder layer holds that of the encoder.
-        for layer in (layer for pair in self.pairs for layer in reversed(pair)):
-            layer.trainable = layer.name not in frozen
+        for encode, decode in self.pairs:
+            for layer in (decode, encode):
+                layer.trainable = layer.name not in frozen
         self.errors = [UnexplainedVariance(name="reconstruction")]
         self.errors += [UnexplainedVariance(name=f"inversion_{i}") for i in depth]
         self.build((None, *IMAGE_SHAPE))
@@ -245,29 +246,32 @@ class InverseAutoencoder(keras.Model):
         """Returns the FVU, the error of one layer in the cost."""
         return unexplained_variance(targets, estimates)
 
+    def cost(self, images, reconstructions, hidden):
+        """Returns the cost of a batch, see the formula at the top of this file."""
+        cost = unexplained_variance(images, reconstructions)
+        if self.inversion_weight:
+            local = sum(self.inversion_error(*pair) for pair in self.inversions(hidden))
+            chain = sum(self.inversion_error(*pair) for pair in self.chain(hidden))
+            cost += self.inversion_weight * local + self.chain_weight * chain
+        if self.rank_weight:
+            ranks = [ops.log(participation_ratio(states)) for states in hidden[1:]]
+            cost -= self.rank_weight * sum(ranks)
+        return cost
+
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """Computes the cost of a batch, see the formula at the top of this file."""
+        """Computes the cost of a batch and updates the errors in the history."""
         if y is not None or sample_weight is not None:
             raise ValueError(IMAGES_ONLY)
         x = ops.cast(x, self.variable_dtype)
         hidden = self.hidden_states(x)
-        inversions = self.inversions(hidden)
-        loss = unexplained_variance(x, y_pred)
-        if self.inversion_weight:
-            local = sum(self.inversion_error(*pair) for pair in inversions)
-            chain = sum(self.inversion_error(*pair) for pair in self.chain(hidden))
-            loss += self.inversion_weight * local + self.chain_weight * chain
-        if self.rank_weight:
-            ranks = [ops.log(participation_ratio(states)) for states in hidden[1:]]
-            loss -= self.rank_weight * sum(ranks)
-        for error, measured in zip(
-            self.errors, [(x, y_pred), *inversions], strict=True
-        ):
-            error.update_state(*measured)
+        measured = [(x, y_pred), *self.inversions(hidden)]
+        for error, pair in zip(self.errors, measured, strict=True):
+            error.update_state(*pair)
         # Keras adds up the gradients of all devices.
-        return loss / tf.distribute.get_strategy().num_replicas_in_sync
+        devices = tf.distribute.get_strategy().num_replicas_in_sync
+        return self.cost(x, y_pred, hidden) / devices
 
     def fit(self, x=None, *args, **kwargs):
         """Trains as `keras.Model.fit` does, on images that it checks first.
@@ -326,9 +330,9 @@ def unexplained_variance(targets, estimates):
 
 
 def participation_ratio(states):
-    """Counts the directions in which states vary, PR = (Σλ)² / Σλ².
+    """Counts the directions in which states vary, PR = (Σ v_k)² / Σ v_k².
 
-    λ are the eigenvalues of the covariance of the batch.
+    v_k are the eigenvalues of the covariance of the batch.
 
     Args:
         states: float tensor of shape `(batch, ...)`, one state per image.
@@ -340,7 +344,7 @@ def participation_ratio(states):
     (states,) = flat(states)
     states = states - ops.mean(states, axis=0)
     total = ops.sum(ops.square(states))
-    states = states * ops.rsqrt(ops.maximum(total, 1e-30))  # now Σλ = 1
+    states = states * ops.rsqrt(ops.maximum(total, 1e-30))  # now Σ v_k = 1
     transposed = ops.transpose(states)
     # Both products have the same eigenvalues except zeros. Of states wider than most
     # batches, the one over images is smaller.

@@ -19,24 +19,24 @@ def inversion_report(model, images, train_images=None, *, inverse_epochs=6):
     """Measures every pair of layers of an autoencoder on images.
 
     Below, h_0 is the images, h_i = f_i(h_{i−1}), ĥ_n = h_n, ĥ_{i−1} = g_i(ĥ_i). Sums
-    and means are over images, λ_k and u_k are the eigenvalues and eigenvectors of the
+    and means are over images, v_k and u_k are the eigenvalues and eigenvectors of the
     covariance of h_{i−1}, and var = Σ‖h_{i−1} − mean‖². The keys of row i are
 
     - `layer`: i, and `width`: the number of units of h_i;
     - `local_fvu`: Σ‖g_i(h_i) − h_{i−1}‖² / var;
     - `chain_fvu`: Σ‖ĥ_{i−1} − h_{i−1}‖² / var;
-    - `whitened_fvu`: mean over k of mean((u_k · (g_i(h_i) − h_{i−1}))²) / λ_k, in
-      which every direction with λ_k > 1e-6 λ_1 counts alike;
+    - `whitened_fvu`: mean over k of mean((u_k · (g_i(h_i) − h_{i−1}))²) / v_k. Every
+      direction with v_k > 1e-6 v_1 has the same weight;
     - `cosine`: mean cosine of g_i(h_i) − mean and h_{i−1} − mean;
     - `right_inverse_error`: Σ‖f_i(g_i(h_i)) − h_i‖² / Σ‖h_i − mean‖²;
-    - `participation_ratio` of h_i: (Σλ)² / Σλ² of its covariance;
-    - `effective_rank` of h_i: exp(−Σ p log p) with p = λ / Σλ;
+    - `participation_ratio` of h_i: (Σ v_k)² / Σ v_k², with its own eigenvalues;
+    - `effective_rank` of h_i: exp(−Σ p log p) with p = v / Σ v_k;
     - `pca_fvu`: the least FVU of any affine map of h_{i−1} to `width` numbers and
-      back, Σ_{k > width} λ_k / Σλ;
+      back, Σ_{k > width} v_k / Σ v_k;
     - `learned_inverse_fvu`: the FVU of an inverse that is learned afterwards, with f_i
-      frozen: g_i, plus a ridge regression of what it lacks on h_i and g_i(h_i), plus a
-      network with two hidden layers for the rest; and `oracle_ratio`: the local FVU of
-      the same images over it.
+      frozen. It is g_i plus a correction: a ridge regression on h_i and g_i(h_i), then
+      a network with two hidden layers on h_i;
+    - `oracle_ratio`: the local FVU of the same images over `learned_inverse_fvu`.
 
     Args:
         model: `InverseAutoencoder`.
@@ -205,7 +205,7 @@ def _pair_errors(targets, estimates, eigenvalues, eigenvectors):
 
 
 def _learned_inverse(decode, train, test, epochs):
-    """Learns to add what g_i lacks: a linear regression, then a network.
+    """Trains a correction of g_i, a linear regression and then a network.
 
     `train` and `test` are `(h_{i-1}, h_i)`.
     """
@@ -278,7 +278,7 @@ def depth_fvu(model, images):
 
 
 def unfamiliar(images, seed=0):
-    """Makes images unlike digits, to see which layers invert those too.
+    """Makes images that differ from the training digits, such as moved digits.
 
     Args:
         images: array of shape `(n, 28, 28, 1)`.
@@ -294,7 +294,7 @@ def unfamiliar(images, seed=0):
     return {
         "digits": images,
         "moved by up to 4 pixels": np.stack(shifted),
-        "upside down": images[:, ::-1],
+        "flipped upside down": images[:, ::-1],
         "negative": 1 - images,
         "pixels in another order": flat[:, rng.permutation(784)].reshape(images.shape),
     }

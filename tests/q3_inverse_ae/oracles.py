@@ -213,7 +213,7 @@ def expected_logs(model, images, *, inversion_weight=0.3, rank_weight=0.02):
     ranks = [np.log(numpy_participation_ratio(states)) for states in hidden[1:]]
     logs["loss"] = logs["reconstruction"] - rank_weight * sum(ranks)
     if inversion_weight:
-        chain_weight = {"dense": 0.1, "conv": 0.04}[model.kind]
+        chain_weight = {"dense": 0.1, "conv": 0.05}[model.kind]
         logs["loss"] += inversion_weight * inversion
         if not isinstance(model, controls.LocalErrors):
             logs["loss"] += chain_weight * chained

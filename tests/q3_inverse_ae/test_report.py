@@ -129,7 +129,7 @@ def test_pca_is_at_its_floor():
     for name in ("local_fvu", "chain_fvu", "pca_fvu"):
         np.testing.assert_allclose(row[name], floor, rtol=1e-5)
     assert row["right_inverse_error"] < 1e-9
-    # No error in 10 of 119 directions, an error of λ in the others.
+    # No error in 10 of 119 directions, an error of v_k in the others.
     expected = (119 - width) / 119 * 119 / 120
     np.testing.assert_allclose(row["whitened_fvu"], expected, rtol=1e-4)
 
@@ -252,7 +252,7 @@ def test_unfamiliar_images_have_the_pixels_of_the_digits():
         )
         assert (name == "digits") == np.array_equal(changed, images)
         np.testing.assert_array_equal(again[name], changed)
-    np.testing.assert_array_equal(found["upside down"], images[:, ::-1])
+    np.testing.assert_array_equal(found["flipped upside down"], images[:, ::-1])
     np.testing.assert_allclose(found["negative"] + images, 1, atol=1e-6)
     random = {name for name in found if not np.array_equal(other[name], found[name])}
     assert random == {"moved by up to 4 pixels", "pixels in another order"}
