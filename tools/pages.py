@@ -12,6 +12,7 @@ import jinja2
 from common.presets import ROOT
 from common.results import show
 
+LANGUAGES = {"en": False, "he": True}  # whether it runs from right to left
 ISOLATE, POP = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 HEBREW = re.compile("[\N{HEBREW LETTER ALEF}-\N{HEBREW LETTER TAV}]")
 # How a metric is shown: options of `common.results.show`.

@@ -139,9 +139,7 @@ def test_cost_and_metrics_are_those_of_numpy(kind, variant):
         assert_logs(batch(noise(), return_dict=True), expected)
 
 
-@pytest.mark.parametrize(
-    "kind, own", [("dense", (0.5, 0.02)), ("conv", (0.1, 0.014))]
-)
+@pytest.mark.parametrize("kind, own", [("dense", (0.5, 0.02)), ("conv", (0.1, 0.014))])
 def test_the_weights_scale_the_terms_and_not_the_metrics(kind, own):
     for given in (own, (2.5, 1.5), (0, 1.5), (2, 0)):
         weights = {"inversion_weight": given[0], "rank_weight": given[1]}

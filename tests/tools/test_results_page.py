@@ -1,4 +1,4 @@
-"""tools/results_page.py: README.md and docs/results.md follow from the results."""
+"""tools/results_page.py: README.md, docs/ and answers/ follow from the results."""
 
 import json
 
@@ -25,9 +25,13 @@ def repository(tmp_path):
     )
     templates = tmp_path / "docs" / "templates"
     templates.mkdir(parents=True)
-    (templates / "leads.md").write_text("It is {{ q1_tbptt.accuracy | percent }}.\n")
+    (templates / "grid.md").write_text("It is {{ q1_tbptt.accuracy | percent }}.\n")
     (templates / "tables.md").write_text(TABLE)
     (templates / "results.md").write_text("{{ q1_tbptt.speedup | fold }} times\n")
+    for language in ("en", "he"):
+        text = f"---\ntitle: T\nlang: {language}\n---\n\n![x](q1_tbptt/results/x.png)\n"
+        text += "{% if video %}Video{% endif %}{{ q1_tbptt.gradient | number }}\n"
+        (templates / f"answers.{language}.md").write_text(text)
     return tmp_path
 
 
@@ -44,6 +48,15 @@ def test_files_are_written(repository):
         "\n\nAfter\n"
     )
     assert (repository / "docs" / "results.md").read_text() == "2.71 times\n"
+    english, hebrew = (
+        (repository / "answers" / f"answers.{language}.md").read_text("utf-8")
+        for language in ("en", "he")
+    )
+    assert english == "# T\n\n![x](../q1_tbptt/results/x.png)\n0\n"
+    assert hebrew.startswith('<div dir="rtl">\n\n# T\n')
+    assert hebrew.endswith(
+        "\N{LEFT-TO-RIGHT ISOLATE}0\N{POP DIRECTIONAL ISOLATE}\n\n</div>\n"
+    )
 
 
 def test_what_is_missing_is_named(repository):

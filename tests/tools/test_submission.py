@@ -37,7 +37,8 @@ def notebook(number):
 @pytest.fixture
 def merged():
     questions = {"q1_one": notebook(1), "q2_two": notebook(2)}
-    return submission.merge(questions, "<https://video.example>")
+    checklist = "# Where\n\n[1](../q1_one/one.ipynb), [all](../answers/answers.en.md)"
+    return submission.merge(questions, "<https://video.example>", checklist)
 
 
 def test_a_merged_notebook_is_valid_and_its_ids_are_unique(merged):
@@ -54,6 +55,7 @@ def test_contents_lead_to_every_question(merged):
             text.startswith(f'<a id="{anchor}"></a>\n\n# {title}') for text in sources
         )
     assert "<https://video.example>" in contents
+    assert "## Where\n\n[1](#q1), [all](answers/answers.en.html)" in contents
     assert not any("badge.svg" in text for text in sources)
     assert any("![a](q2_two/results/a.png)" in text for text in sources)
 
