@@ -78,4 +78,8 @@ def metrics(root=ROOT):
 def isolated(value):
     """Returns a value as text that runs from left to right in one that does not."""
     text = str(value)
-    return text if HEBREW.search(text) else f"{ISOLATE}{text}{POP}"
+    if HEBREW.search(text):
+        return text
+    seeds = re.fullmatch(r"(.*) \((\d+) seeds\)", text)
+    text, seeds = (seeds[1], f" ({seeds[2]} זרעים)") if seeds else (text, "")
+    return f"{ISOLATE}{text}{POP}{seeds}"

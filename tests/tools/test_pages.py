@@ -41,6 +41,9 @@ def test_a_metric_is_shown_as_its_filter_says(root, value, expected):
 def test_figures_are_marked_in_a_text_from_right_to_left(root):
     text = "דיוק {{ q0_toy.accuracy | percent }}"
     assert pages.render(text, root, isolate=True) == "דיוק \u206683.6%\u2069"
+    text = "{{ q0_toy.accuracy | spread_percent }}"
+    found = pages.render(text, root, isolate=True)
+    assert found == "\u206683.6 ± 0.2%\u2069 (3 זרעים)"
     found = pages.render("{{ video }}", root, isolate=True, video="חסר (VIDEO_URL)")
     assert found == "חסר (VIDEO_URL)"
 
