@@ -6,10 +6,7 @@ import pytest
 
 from tools import results_page
 
-METRICS = {
-    "accuracy": {"mean": 0.8193, "std": 0.0041, "n": 5},
-    "gradient": 0.0,
-}
+METRICS = {"accuracy": {"mean": 0.8193, "std": 0.0041, "n": 5}, "gradient": 0.0}
 TABLE = "| Accuracy | {{ q1_tbptt.accuracy | spread_percent }} |\n"
 
 
@@ -48,11 +45,10 @@ def test_files_are_written(repository):
         "\n\nAfter\n"
     )
     assert (repository / "docs" / "results.md").read_text() == "2.71 times\n"
-    english, hebrew = (
-        (repository / "answers" / f"answers.{language}.md").read_text("utf-8")
-        for language in ("en", "he")
-    )
-    assert english == "# T\n\n![x](../q1_tbptt/results/x.png)\n0\n"
+    answers = repository / "answers"
+    english = "# T\n\n![x](../q1_tbptt/results/x.png)\n0\n"
+    assert (answers / "answers.en.md").read_text("utf-8") == english
+    hebrew = (answers / "answers.he.md").read_text("utf-8")
     assert hebrew.startswith('<div dir="rtl">\n\n# T\n')
     assert hebrew.endswith(
         "\N{LEFT-TO-RIGHT ISOLATE}0\N{POP DIRECTIONAL ISOLATE}\n\n</div>\n"
