@@ -5,6 +5,7 @@ html_title = project
 extensions = ["myst_nb", "sphinx-mathjax-offline"]
 nb_execution_mode = "off"
 myst_enable_extensions = ["dollarmath"]
+myst_dmath_double_inline = True
 myst_heading_anchors = 2
 myst_heading_slug_func = "tools.site.anchor"
 html_theme = "sphinx_book_theme"

@@ -12,6 +12,7 @@ import jinja2
 from common.presets import ROOT
 from common.results import show
 
+LANGUAGES = {"en": False, "he": True}  # whether it runs from right to left
 ISOLATE, POP = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 HEBREW = re.compile("[\N{HEBREW LETTER ALEF}-\N{HEBREW LETTER TAV}]")
 # How a metric is shown: options of `common.results.show`.
@@ -77,4 +78,8 @@ def metrics(root=ROOT):
 def isolated(value):
     """Returns a value as text that runs from left to right in one that does not."""
     text = str(value)
-    return text if HEBREW.search(text) else f"{ISOLATE}{text}{POP}"
+    if HEBREW.search(text):
+        return text
+    seeds = re.fullmatch(r"(.*) \((\d+) seeds\)", text)
+    text, seeds = (seeds[1], f" ({seeds[2]} זרעים)") if seeds else (text, "")
+    return f"{ISOLATE}{text}{POP}{seeds}"

@@ -67,11 +67,10 @@ def main(argv=None, root=ROOT):
             if cell.source.startswith(TITLE):
                 cell.source = setup(new)
         nbformat.write(notebook, path)
-    badges = "".join(
-        badge(new, path.relative_to(root).as_posix()) for path in paths[:1]
-    )
+    badges = [badge(new, path.relative_to(root).as_posix()).strip() for path in paths]
+    text = f"\nQuestions 1 to 4: {' '.join(badges)}\n" if new else ""
     readme, pyproject = root / "README.md", root / "pyproject.toml"
-    readme.write_text(fill(readme.read_text("utf-8"), {"badge": badges}), "utf-8")
+    readme.write_text(fill(readme.read_text("utf-8"), {"badge": text}), "utf-8")
     text = re.sub(
         r'^repository = ".*"$',
         f'repository = "{new}"',

@@ -1,4 +1,4 @@
-"""Writes what follows from the results into README.md and docs/results.md.
+"""Fills README.md, docs/results.md and the written answers from the results.
 
 ```
 python -m tools.results_page
@@ -26,19 +26,33 @@ def contents(root=ROOT):
     """Makes the files that follow from the results: a dict from path to text."""
     readme, templates = root / "README.md", root / "docs" / "templates"
 
-    def filled(name):
-        return pages.render((templates / name).read_text("utf-8"), root)
+    def filled(name, **options):
+        return pages.render((templates / name).read_text("utf-8"), root, **options)
 
-    blocks = {"findings": filled("leads.md"), "results": filled("tables.md")}
-    return {
+    blocks = {"findings": filled("grid.md"), "results": filled("tables.md")}
+    files = {
         readme: fill(readme.read_text("utf-8"), blocks),
         root / "docs" / "results.md": filled("results.md"),
     }
+    for language, isolate in pages.LANGUAGES.items():
+        name = f"answers.{language}.md"
+        text = filled(name, isolate=isolate, video="")
+        files[root / "answers" / name] = readable(text, isolate)
+    return files
+
+
+def readable(text, right_to_left):
+    """Changes a text for Pandoc into one to read in the repository."""
+    title = re.search(r"^title: (.+)$", text, re.MULTILINE)[1]
+    text = re.sub(r"\A---\n.*?\n---\n", f"# {title}\n", text, flags=re.DOTALL)
+    text = re.sub(r"\]\((?=q\d_)", "](../", text)  # figures lie next to the notebooks
+    return f'<div dir="rtl">\n\n{text}\n</div>\n' if right_to_left else text
 
 
 def main(root=ROOT):
     """Writes what follows from the results."""
     for path, text in contents(root).items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Builds the site: a front page, and every notebook as a page with its code folded.
+"""Builds the site: a front page, the notebooks with their code folded, the answers.
 
 ```
 python -m tools.site  # into build/site/, which needs no server and no network
@@ -16,16 +16,8 @@ from tools import pages
 from tools.freshness import find_notebooks, notebook_problems
 
 DOCS = ROOT / "docs"
-# One figure of each question for the front page.
-FIGURES = [
-    ("q1_tbptt/results/gradient_by_token.png", "Gradient size by token, several t"),
-    (
-        "q2_reset_cell/results/forgetting.png",
-        "Error and memory of the past",
-    ),
-    ("q3_inverse_ae/results/layers.png", "What the inverse of each layer leaves"),
-    ("q4_denoise_text/results/transfer.png", "SST-2 accuracy by encoder and head"),
-]
+TEXTS = ("answers/answers.en.md", "answers/answers.he.md", "docs/checklist.md")
+FIGURE = re.compile(r"!\[[^]]*\]\((?:\.\./)?([^)]*)\)")
 BADGE = re.compile(r"\[!\[Open in Colab\]\(.*?\)\]\((.*?)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -39,23 +31,26 @@ def write_source(folder, root=ROOT):
         target = folder / path.relative_to(root)
         target.parent.mkdir()
         nbformat.write(page(nbformat.read(path, as_version=4)), target)
-    for figure, _ in FIGURES:
-        (folder / figure).parent.mkdir(exist_ok=True)
-        shutil.copy(root / figure, folder / figure)
     templates = root / "docs" / "templates"
-    leads, table = (
+    grid, table = (
         pages.render((templates / name).read_text("utf-8"), root)
-        for name in ("leads.md", "tables.md")
+        for name in ("grid.md", "tables.md")
     )
+    titles = [path.relative_to(root).as_posix() for path in notebooks] + [*TEXTS]
     index = pages.render(
         (templates / "index.md").read_text("utf-8"),
         root,
-        figures=FIGURES,
-        leads=leads.strip().split("\n\n"),
+        grid=grid,
         table=table,
-        pages=[path.relative_to(root).with_suffix("").as_posix() for path in notebooks],
+        pages=[title.rpartition(".")[0] for title in titles],
     )
-    (folder / "index.md").write_text(index, "utf-8")
+    texts = {name: (root / name).read_text("utf-8") for name in TEXTS}
+    for name, text in (texts | {"index.md": index}).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+        for figure in FIGURE.findall(text):
+            (folder / figure).parent.mkdir(exist_ok=True)
+            shutil.copy(root / figure, folder / figure)
 
 
 def page(notebook):

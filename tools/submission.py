@@ -23,7 +23,6 @@ from tools import pages
 from tools.freshness import find_notebooks, find_problems, is_executable
 
 LARGEST = 50_000_000  # bytes of the ZIP
-LANGUAGES = {"en": False, "he": True}  # whether it runs from right to left
 SIDES = ("top", "right", "bottom", "left")
 MODULES = (
     "LICENSE",
@@ -63,18 +62,21 @@ Video: {video}
 The outputs are those of the full runs; executed as it is, this notebook repeats them \
 in the quick preset, in minutes and on data that comes inside packages. Needed are \
 Python 3.11, 3.12 or 3.13 and `pip install -r requirements.txt -c constraints.txt`; on \
-Colab, upload `submission.zip` first."""
+Colab, upload `submission.zip` first.
+
+{checklist}"""
 
 
 class SubmissionError(Exception):
     """Why nothing was packed, one line a reason."""
 
 
-def merge(notebooks, video):
+def merge(notebooks, video, checklist=""):
     """Makes one notebook of several, a dict from a question's name to its notebook.
 
-    It has contents, the link to the video or what stands in its place, and an anchor
-    for every question. Names and clock are cleared between them.
+    It has contents, the link to the video or what stands in its place, a checklist
+    with links that lead to the questions, and an anchor for every question. Names and
+    clock are cleared between them.
     """
     cells, titles = [], {}
     for question, notebook in notebooks.items():
@@ -87,7 +89,11 @@ def merge(notebooks, video):
         cells.append(nbformat.v4.new_code_cell(RESET))
         cells += [cell for cell in rest if not belongs_to_setup(cell)]
     contents = "\n".join(f"- [{title}](#{a})" for a, title in titles.items())
-    introduction = INTRODUCTION.format(contents=contents, video=video)
+    checklist = re.sub(r"\.\./(q\d)_\w+/\w+\.ipynb", r"#\1", checklist)
+    checklist = re.sub(r"\.\./(answers/answers\.\w\w)\.md", r"\1.html", checklist)
+    introduction = INTRODUCTION.format(
+        contents=contents, video=video, checklist=checklist.replace("# ", "## ", 1)
+    )
     cells = [
         nbformat.v4.new_markdown_cell(introduction),
         nbformat.v4.new_code_cell(SETUP),
@@ -126,7 +132,7 @@ def write_answers(folder, video, root=ROOT):
         f"--resource-path={root}",
         f"--css={root / 'docs' / 'answers.css'}",
     ]
-    for language in LANGUAGES:
+    for language in pages.LANGUAGES:
         text = fill(f"answers.{language}.md", language, video, root)
         html = pypandoc.convert_text(text, "html5", "markdown", extra_args=options)
         (folder / f"answers.{language}.html").write_text(html, "utf-8")
@@ -135,7 +141,9 @@ def write_answers(folder, video, root=ROOT):
 def fill(name, language, video, root):
     """Returns a text of `docs/`, filled from the results and with the video's link."""
     text = (root / "docs" / "templates" / name).read_text("utf-8")
-    return pages.render(text, root, isolate=LANGUAGES[language], video=video[language])
+    return pages.render(
+        text, root, isolate=pages.LANGUAGES[language], video=video[language]
+    )
 
 
 def print_pdf(folder):
@@ -173,19 +181,20 @@ def collect(folder, root=ROOT):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     url = os.environ.get("VIDEO_URL")
-    video = dict.fromkeys(LANGUAGES, f"<{url}>") if url else NO_VIDEO
+    video = dict.fromkeys(pages.LANGUAGES, f"<{url}>") if url else NO_VIDEO
     notebooks = {
         path.parent.name: nbformat.read(path, as_version=4)
         for path in find_notebooks(root=root)
     }
-    merged = merge(notebooks, video["en"])
+    checklist = (root / "docs" / "checklist.md").read_text("utf-8")
+    merged = merge(notebooks, video["en"], checklist)
     nbformat.validate(merged)
     nbformat.write(merged, folder / "assignment14.ipynb")
     (folder / "answers").mkdir()
     write_answers(folder / "answers", video, root)
     print_pdf(folder / "answers")
     (folder / "video").mkdir()
-    scripts = [fill(f"video.{name}.md", name, video, root) for name in LANGUAGES]
+    scripts = [fill(f"video.{name}.md", name, video, root) for name in pages.LANGUAGES]
     (folder / "video" / "script.md").write_text("\n".join(scripts), "utf-8")
 
 

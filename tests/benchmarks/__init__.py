@@ -2,12 +2,16 @@
 
 import contextlib
 
+import pytest
+
+from benchmarks import timing
 from benchmarks.timing import EAGER, INDUCTOR, OURS
 
 with contextlib.suppress(ImportError):
     # Inductor needs it, and it must be there before anything imports distutils.
     import setuptools  # noqa: F401
 
+needs_torch = pytest.mark.skipif(timing.torch is None, reason="needs PyTorch")
 SECONDS = {OURS: [0.1, 0.2, 0.1], EAGER: [0.3, 0.2, 0.2], INDUCTOR: [0.1, 0.1, 0.1]}
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from benchmarks import bench_q3, timing
+from benchmarks import bench_q3
+from tests.benchmarks import needs_torch
 
 BATCH = 6
-needs_torch = pytest.mark.skipif(timing.torch is None, reason="needs PyTorch")
 
 
 @needs_torch

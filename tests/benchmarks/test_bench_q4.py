@@ -9,30 +9,20 @@ import pytest
 from benchmarks import bench_q4, timing
 from q4_denoise_text.denoise_text import build_denoiser
 from q4_denoise_text.pretraining import LENGTHS, TOKENS, Buckets
+from tests.benchmarks import needs_torch
 
 VOCAB_SIZE = 30
-needs_torch = pytest.mark.skipif(timing.torch is None, reason="needs PyTorch")
 
 
-@pytest.fixture
-def denoiser():
-    sizes = {"width": 16, "depth": 2, "heads": 2, "max_length": 12}
-    denoiser = build_denoiser(VOCAB_SIZE, **sizes)
+def example():
+    """A batch of three sentences, one with padding."""
     rng = np.random.default_rng(0)
-    for weight in denoiser.weights:
-        weight.assign(weight + rng.normal(0, 0.2, weight.shape))
-    return denoiser
-
-
-def example(batch=3, length=9, positions=4, padding=True):
-    rng = np.random.default_rng(0)
-    token_ids = rng.integers(5, VOCAB_SIZE, (batch, length)).astype("int32")
-    if padding:
-        token_ids[1, 5:] = 0
-    at = rng.integers(0, 5, (batch, positions)).astype("int32")
-    targets = rng.integers(5, VOCAB_SIZE, (batch, positions))
-    weights = (rng.random((batch, positions)) < 0.7).astype("float32")
-    return {"token_ids": token_ids, "positions": at}, targets, weights
+    token_ids = rng.integers(5, VOCAB_SIZE, (3, 9)).astype("int32")
+    token_ids[1, 5:] = 0
+    positions = rng.integers(0, 5, (3, 4)).astype("int32")
+    targets = rng.integers(5, VOCAB_SIZE, (3, 4))
+    weights = (rng.random((3, 4)) < 0.7).astype("float32")
+    return {"token_ids": token_ids, "positions": positions}, targets, weights
 
 
 def test_sentences_fill_whole_batches(tmp_path, monkeypatch):
@@ -49,23 +39,24 @@ def test_sentences_fill_whole_batches(tmp_path, monkeypatch):
 
 
 @needs_torch
-def test_pytorchs_denoiser_is_ours(denoiser):
-    torch = timing.torch
+def test_pytorchs_denoiser_is_ours():
+    sizes = {"width": 16, "depth": 2, "heads": 2, "max_length": 12}
+    denoiser, rng = build_denoiser(VOCAB_SIZE, **sizes), np.random.default_rng(0)
+    for weight in denoiser.weights:
+        weight.assign(weight + rng.normal(0, 0.2, weight.shape))
     peer, batch = bench_q4.TorchDenoiser(denoiser, "eager"), example()
     inputs, targets, weights = batch
     expected = denoiser(inputs).numpy()
     tensors = bench_q4.torch_example(batch)
-    with torch.no_grad():
+    with timing.torch.no_grad():
         found = peer.logits(*tensors[0].values()).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-5)
-
     # And so is the loss that it goes down on.
     loss = peer.train(*tensors).item()
-    entropy = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=True, reduction=None
-    )
-    losses = entropy(targets, expected).numpy()
-    assert loss == pytest.approx((losses * weights).sum() / weights.sum(), rel=1e-4)
+    options = {"from_logits": True, "reduction": None}
+    losses = keras.losses.SparseCategoricalCrossentropy(**options)(targets, expected)
+    mean = (losses.numpy() * weights).sum() / weights.sum()
+    assert loss == pytest.approx(mean, rel=1e-4)
     assert peer.train(*tensors).item() < loss
 
 
@@ -78,10 +69,8 @@ def test_passes_are_compared_by_their_seconds(monkeypatch):
 
     monkeypatch.setattr(bench_q4, "build_pass", build)
     row = bench_q4.measure_pass({"rounds": 2, "batches": 6}, peak=100.0)
-    assert bench_q4.headline(row) == {
-        "tokens_per_second_vs_naive": 3.0,
-        "tokens_per_second_vs_torch": 1.75,
-    }
+    expected = {"tokens_per_second_vs_naive": 3.0, "tokens_per_second_vs_torch": 1.75}
+    assert bench_q4.headline(row) == expected
     # About six batches; the shorter the sentences, the less attention there is.
     whole = 6 * 1e-9 * bench_q4.flops(64, 64)
     assert 0.4 * whole < row["gflop"] < whole

@@ -11,11 +11,6 @@ from benchmarks.timing import INDUCTOR, OURS
 from tests.benchmarks import make_row
 
 
-def test_ratios_are_taken_within_a_round():
-    found = timing.ratio([0.3, 0.2, 0.2], [0.1, 0.2, 0.1])
-    assert found == pytest.approx({"median": 2.0, "min": 1.0, "max": 3.0})
-
-
 def test_pytorch_is_the_faster_of_both():
     row = make_row()
     assert timing.faster_torch(row) == INDUCTOR
@@ -61,21 +56,13 @@ def test_candidates_have_their_turn_in_every_round(monkeypatch):
 
         return run
 
-    row = timing.measure_row(
-        build,
-        [OURS, "slow, a"],
-        {"batch": 2},
-        work="toy",
-        rounds=2,
-        memory=False,
-        gflop=1.0,
-        peak=100.0,
-    )
+    options = {"rounds": 2, "memory": False, "gflop": 1.0, "peak": 100.0}
+    candidates, size = [OURS, "slow, a"], {"batch": 2}
+    row = timing.measure_row(build, candidates, size, work="toy", **options)
     assert row["seconds"] == {OURS: [0.02, 0.02], "slow, a": [0.2, 0.2]}
     assert row["mebibytes"] == {}
     assert row["share_of_peak"] == pytest.approx(0.5)  # 1 GFLOP in 0.02 s
-    turns = [("ours", 50), ("slow", 5), ("slow", 5), ("ours", 50)]
-    assert calls[4:] == turns
+    assert calls[4:] == [("ours", 50), ("slow", 5), ("slow", 5), ("ours", 50)]
 
 
 KEPT = []

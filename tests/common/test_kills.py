@@ -1,5 +1,6 @@
 """Trainings of all questions, killed again and again, or repeated, to the same bits."""
 
+import functools
 import multiprocessing
 import os
 import random
@@ -27,17 +28,9 @@ def truncated_bptt(folder):
     rows = [rng.integers(2, VOCAB, length) for length in rng.integers(2, 9, 64)]
     labels = np.array([row[-1] % 2 for row in rows])
     options = {"bucket_lengths": (4, 8), "batch_size": 16}
-    model, history = train_tbptt(
-        bucketed_batches(rows, labels, shuffle=True, **options),
-        bucketed_batches(rows, labels, shuffle=False, **options),
-        t=3,
-        units=8,
-        embedding_dim=8,
-        epochs=EPOCHS,
-        vocab_size=VOCAB,
-        backup_dir=folder,
-        verbose=0,
-    )
+    sets = [bucketed_batches(rows, labels, shuffle=s, **options) for s in (True, False)]
+    settings = {"t": 3, "units": 8, "embedding_dim": 8, "epochs": EPOCHS, "verbose": 0}
+    model, history = train_tbptt(*sets, vocab_size=VOCAB, backup_dir=folder, **settings)
     return model, history.history
 
 
@@ -45,28 +38,18 @@ def reset_cell(folder):
     task = streams.sum_task(dims=2, loudness=1.0)
     keras.utils.set_random_seed(0)
     network = networks.build_network("reset", task, 4)
-    settings = {
-        "steps": EPOCHS * networks.STEPS_IN_EPOCH,
-        "learning_rate": 0.01,
-        "seed": 0,
-    }
-    losses = networks.train(network, task, **settings, backup_dir=folder)
-    return network, {"loss": losses}
+    steps = EPOCHS * networks.STEPS_IN_EPOCH
+    options = {"learning_rate": 0.01, "seed": 0, "backup_dir": folder}
+    return network, {"loss": networks.train(network, task, steps=steps, **options)}
 
 
 def denoiser(folder):
     rng = np.random.default_rng(0)
     rows = [rng.integers(5, VOCAB, length) for length in rng.integers(2, 9, 200)]
-    size = {"width": 8, "depth": 1, "heads": 2, "max_length": 64}
-    return pretrain(
-        lambda: build_denoiser(VOCAB, dropout=0.3, **size),
-        rows,
-        folder=folder,
-        epochs=EPOCHS,
-        steps=3,
-        tokens=64,
-        jit_compile=False,
-    )
+    size = {"width": 8, "depth": 1, "heads": 2, "max_length": 64, "dropout": 0.3}
+    options = {"epochs": EPOCHS, "steps": 3, "tokens": 64, "jit_compile": False}
+    build = functools.partial(build_denoiser, VOCAB, **size)
+    return pretrain(build, rows, folder=folder, **options)
 
 
 def autoencoder(folder):
@@ -76,12 +59,7 @@ def autoencoder(folder):
     return model, inversion.train(model, images, epochs=EPOCHS, backup_dir=folder)
 
 
-TRAININGS = {
-    "q1": truncated_bptt,
-    "q2": reset_cell,
-    "q3": autoencoder,
-    "q4": denoiser,
-}
+TRAININGS = {"q1": truncated_bptt, "q2": reset_cell, "q3": autoencoder, "q4": denoiser}
 
 
 def train(question, folder, kill_at, results):
@@ -103,24 +81,19 @@ def train(question, folder, kill_at, results):
 
 
 @pytest.fixture
-def short(monkeypatch):
+def brief(question, monkeypatch):
+    """Trains for few steps, and traces nothing, which takes longer than they do."""
     monkeypatch.setitem(globals(), "EPOCHS", 2)
     monkeypatch.setattr(networks, "STEPS_IN_EPOCH", 20)
-
-
-@pytest.fixture
-def eager():
-    """Traces nothing, which takes longer than a few steps."""
-    tf.config.run_functions_eagerly(True)
+    # The loop of question 2 over the time steps is slow unless compiled.
+    tf.config.run_functions_eagerly(question != "q2")
     yield
     tf.config.run_functions_eagerly(False)
 
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")
 @pytest.mark.parametrize("question", TRAININGS)
-def test_a_seed_decides_every_bit(question, tmp_path, short, request):
-    if question != "q2":  # whose loop over the time steps is slow unless compiled
-        request.getfixturevalue("eager")
+def test_a_seed_decides_every_bit(question, tmp_path, brief):
     model, history = TRAININGS[question](tmp_path / "once")
     again, history_again = TRAININGS[question](tmp_path / "again")
     assert history == history_again

@@ -9,18 +9,12 @@ import pytest
 from common import presets
 
 
-@pytest.mark.parametrize("name, chosen", [("quick", 1), ("full", 4), ("", 1)])
-def test_preset_chooses(monkeypatch, name, chosen):
-    monkeypatch.setenv("PRESET", name)
-    assert presets.preset().choose(quick=1, full=4) == chosen
-
-
-def test_preset_is_quick_without_the_variable(monkeypatch):
+def test_the_preset_is_quick_or_full(monkeypatch):
+    for name, chosen in (("quick", 1), ("full", 4), ("", 1)):
+        monkeypatch.setenv("PRESET", name)
+        assert presets.preset().choose(quick=1, full=4) == chosen
     monkeypatch.delenv("PRESET")
     assert str(presets.preset()) == "quick"
-
-
-def test_unknown_preset(monkeypatch):
     monkeypatch.setenv("PRESET", "fast")
     with pytest.raises(ValueError, match="quick or full, got 'fast'"):
         presets.preset()
@@ -48,13 +42,8 @@ def test_a_trial_does_not_write_where_the_published_results_are(
 def test_keras_runs_on_tensorflow_whatever_the_user_has_configured(tmp_path):
     (tmp_path / "keras.json").write_text('{"backend": "torch"}')
     program = "import q1_tbptt.tbptt, keras; print(keras.backend.backend())"
+    command = [sys.executable, "-c", program]
+    environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
     for variables in ({"KERAS_BACKEND": "jax"}, {"KERAS_HOME": str(tmp_path)}):
-        environment = {k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"}
-        found = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=presets.ROOT,
-            env=environment | variables,
-            capture_output=True,
-            text=True,
-        )
-        assert found.stdout == "tensorflow\n", found.stderr
+        options = {"cwd": presets.ROOT, "env": environment | variables}
+        assert subprocess.check_output(command, text=True, **options) == "tensorflow\n"

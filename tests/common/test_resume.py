@@ -71,12 +71,13 @@ def rewound(**options):
     return model
 
 
-def train(folder, *, kill=None, kind="finite", model=None, callbacks=(), **options):
+def train(folder, *, kill=None, kind="finite", model=None, callbacks=None, **options):
     model = model or rewound()
-    kills = [KillAt(kill)] if kill else []
+    if kill:
+        callbacks = [callbacks or [], KillAt(kill)]
     options = {"epochs": EPOCHS, "validation_data": VALIDATION, "verbose": 0} | options
     history = resume.fit(
-        model, data(kind), backup_dir=folder, callbacks=[*callbacks, *kills], **options
+        model, data(kind), backup_dir=folder, callbacks=callbacks, **options
     )
     return model.get_weights(), history
 
@@ -104,12 +105,10 @@ def whole():
     return train(None)
 
 
-# -- The same as stock Keras ---------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "kind, steps",
     [
+        ("finite", None),  # a pass over the data
         ("finite", BATCHES),
         ("finite", 2),
         ("filtered", BATCHES),
@@ -119,17 +118,14 @@ def whole():
     ],
 )
 def test_data_of_any_length_are_trained_on_as_by_fit(tmp_path, kind, steps):
-    # Where data end within an epoch, `fit` warns and advises to repeat them.
-    expected = fit(epochs=EPOCHS, steps_per_epoch=steps)
     options = {"kind": kind, "steps_per_epoch": steps}
+    # Where data end within an epoch, `fit` warns and advises to repeat them.
+    steps = steps or BATCHES
+    expected = fit(epochs=EPOCHS, steps_per_epoch=steps)
     assert_same(train(None, **options), expected)
     with pytest.raises(Killed):
         train(tmp_path, kill=2 * steps + 1, **options)
     assert_same(train(tmp_path, **options), expected)
-
-
-def test_an_epoch_is_a_pass_over_data_of_known_length(whole):
-    assert_same(whole, fit(epochs=EPOCHS, steps_per_epoch=BATCHES))
 
 
 def test_steps_that_divide_the_data_are_those_of_fit_without_repetition():
@@ -149,7 +145,9 @@ OPTIONS = {
     "rates in the logs": {
         "callbacks": [keras.callbacks.LearningRateScheduler(lambda _, rate: rate / 2)]
     },
-    "averages": {"callbacks": [keras.callbacks.SwapEMAWeights()]},
+    "averages, and a callback in no list": {
+        "callbacks": keras.callbacks.SwapEMAWeights()
+    },
 }
 COMPILED = {
     "metrics that are arrays": {"metrics": ("f1_score",)},
@@ -164,29 +162,21 @@ def test_every_option_is_that_of_fit(tmp_path, name):
     expected = fit(model=rewound(**settings), **options)
     found = train(tmp_path / "whole", model=rewound(**settings), **options)
     assert_same(found, expected)
+    kill = 3 if "steps_per_execution" in settings else BATCHES + 1
     with pytest.raises(Killed):
-        kill = 3 if settings.get("steps_per_execution") else BATCHES + 1
         train(tmp_path / "part", model=rewound(**settings), kill=kill, **options)
     found = train(tmp_path / "part", model=rewound(**settings), **options)
     assert_same(found, expected)
 
 
-@pytest.mark.parametrize("callbacks", [None, keras.callbacks.SwapEMAWeights()])
-def test_callbacks_come_as_for_fit(tmp_path, callbacks):
-    options = {"epochs": 2, "steps_per_epoch": BATCHES, "callbacks": callbacks}
-    model = rewound()
-    options |= {"validation_data": VALIDATION, "verbose": 0}
-    history = resume.fit(model, data(), backup_dir=tmp_path, **options)
-    assert_same((model.get_weights(), history), fit(**options))
-
-
-# -- Kills ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kill", [1, BATCHES, BATCHES + 1, EPOCHS * BATCHES])
-def test_a_training_killed_anywhere_ends_the_same(tmp_path, whole, kill):
-    with pytest.raises(Killed):
-        train(tmp_path, kill=kill)
+@pytest.mark.parametrize(
+    "kills",
+    [[1], [BATCHES], [BATCHES + 1], [EPOCHS * BATCHES], [BATCHES + 3] * (EPOCHS - 1)],
+)
+def test_a_training_killed_anywhere_ends_the_same(tmp_path, whole, kills):
+    for kill in kills:
+        with pytest.raises(Killed):
+            train(tmp_path, kill=kill)
     assert_same(train(tmp_path), whole)
 
 
@@ -196,13 +186,6 @@ def test_a_model_that_was_never_trained_resumes(tmp_path, whole):
     model = compiled()
     assert not model.optimizer.built
     assert_same(train(tmp_path, model=model), whole)
-
-
-def test_a_training_killed_again_and_again_ends_the_same(tmp_path, whole):
-    for _ in range(EPOCHS - 1):
-        with pytest.raises(Killed):
-            train(tmp_path, kill=BATCHES + 3)
-    assert_same(train(tmp_path), whole)
 
 
 @pytest.mark.parametrize("write", [1, 2, EPOCHS + 1])
@@ -241,16 +224,6 @@ def test_a_full_disk_ends_a_training_that_resumes_with_room(tmp_path, whole):
     assert_same(train(tmp_path), whole)
 
 
-# -- The end of a training -----------------------------------------------------------
-
-
-def test_what_is_finished_is_not_trained_again(tmp_path, whole):
-    train(tmp_path)
-    before = (tmp_path / "last.npz").read_bytes()
-    assert_same(train(tmp_path, kill=1), whole)
-    assert (tmp_path / "last.npz").read_bytes() == before
-
-
 def stop(**options):
     """No loss falls by 9: stops after the second epoch, and the first is the best."""
     return keras.callbacks.EarlyStopping("loss", min_delta=9.0, **options)
@@ -264,6 +237,7 @@ class StopWithin(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     "callback, epochs",
     [
+        (keras.callbacks.Callback, EPOCHS),
         (stop, 2),
         (functools.partial(stop, restore_best_weights=True), 2),
         # Ends with the last epoch, but not with its weights.
@@ -271,13 +245,15 @@ class StopWithin(keras.callbacks.Callback):
         (StopWithin, 1),
     ],
 )
-def test_what_callbacks_end_is_not_trained_again(tmp_path, callback, epochs):
+def test_what_is_finished_is_not_trained_again(tmp_path, callback, epochs):
     options = {"epochs": EPOCHS, "steps_per_epoch": BATCHES}
     expected = fit(callbacks=[callback()], **options)
     assert len(expected[1].epoch) == epochs
-    for kill in (None, 1, 1):
-        found = train(tmp_path, callbacks=[callback()], kill=kill)
-        assert_same(found, expected)
+    assert_same(train(tmp_path, callbacks=[callback()]), expected)
+    before = (tmp_path / "last.npz").read_bytes()
+    for _ in range(2):
+        assert_same(train(tmp_path, callbacks=[callback()], kill=1), expected)
+        assert (tmp_path / "last.npz").read_bytes() == before
 
 
 def test_more_epochs_continue_what_is_finished(tmp_path, whole):
@@ -292,9 +268,6 @@ def test_more_epochs_continue_what_is_finished(tmp_path, whole):
 def test_no_epochs_leave_the_model_and_the_folder_as_they_were(tmp_path):
     assert_same(train(tmp_path, epochs=0), fit(epochs=0, steps_per_epoch=BATCHES))
     assert not list(tmp_path.iterdir())
-
-
-# -- Bad input -----------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_spoils_no_file(tmp_path):
@@ -326,19 +299,20 @@ def test_the_backup_of_another_model_is_refused(tmp_path):
         resume.fit(model, data(), epochs=1, backup_dir=tmp_path)
 
 
-@pytest.mark.parametrize("steps", [0, -1, 2.5])
-def test_steps_are_counted_from_one(steps):
-    with pytest.raises(ValueError, match=f"`steps_per_epoch` must be .*{steps}"):
-        train(None, steps_per_epoch=steps)
-
-
-@pytest.mark.parametrize("kind", ["endless", "filtered", "generator"])
-def test_steps_are_needed_where_the_length_is_not_known(kind):
-    with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
-        train(None, kind=kind)
-
-
-@pytest.mark.parametrize("dataset", [(INPUTS, TARGETS), INPUTS, None])
-def test_arrays_are_refused(dataset):
-    with pytest.raises(ValueError, match=r"`dataset` must be a tf\.data\.Dataset"):
-        resume.fit(rewound(), dataset, epochs=1)
+@pytest.mark.parametrize(
+    "dataset, steps, message",
+    [
+        *[(data(), n, f"`steps_per_epoch` must be .*{n}") for n in (0, -1, 2.5)],
+        *[
+            (data(kind), None, "`steps_per_epoch` must be given")
+            for kind in ("endless", "filtered", "generator")
+        ],
+        *[
+            (arrays, None, r"`dataset` must be a tf\.data\.Dataset")
+            for arrays in ((INPUTS, TARGETS), INPUTS, None)
+        ],
+    ],
+)
+def test_data_without_a_length_and_arrays_are_refused(dataset, steps, message):
+    with pytest.raises(ValueError, match=message):
+        resume.fit(rewound(), dataset, epochs=1, steps_per_epoch=steps)

@@ -18,11 +18,7 @@ def plain(x):
     return x
 
 
-def test_a_method_is_shown_without_its_docstring():
-    expected = "def double(self, x):\n    # Twice.\n    return 2 * x"
-    assert source.show(Example.double).data == f"```python\n{expected}\n```"
-
-
-def test_a_function_without_a_docstring_is_shown_whole():
-    expected = "def plain(x):\n    return x"
-    assert source.show(plain).data == f"```python\n{expected}\n```"
+def test_functions_are_shown_without_their_docstrings():
+    double = "def double(self, x):\n    # Twice.\n    return 2 * x"
+    expected = f"```python\n{double}\n\n\ndef plain(x):\n    return x\n```"
+    assert source.show(Example.double, plain).data == expected

@@ -71,27 +71,20 @@ def test_a_missing_ray_is_named(monkeypatch):
 
 @pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs Ray")
 def test_a_killed_worker_is_replaced_and_every_run_counts_once(tmp_path):
-    def run(**environment):
+    def run(ray_address):
         command = [sys.executable, "-c", KILLED_ONCE, str(tmp_path)]
-        environment = {**os.environ, "PRESET": "full", **environment}
-        done = subprocess.run(
-            command,
-            cwd=presets.ROOT,
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        return json.loads(done.stdout.splitlines()[-1])
+        environment = os.environ | {"PRESET": "full", "RAY_ADDRESS": ray_address}
+        options = {"cwd": presets.ROOT, "env": environment, "timeout": 300}
+        printed = subprocess.check_output(command, text=True, **options)
+        return json.loads(printed.splitlines()[-1])
 
-    driver, squares = run(RAY_ADDRESS="local")
+    driver, squares = run("local")
     assert squares == [0, 1, 4, 9]
     logs = [(tmp_path / f"computed-{seed}").read_text().split() for seed in range(4)]
     assert [len(log) for log in logs] == [1, 1, 2, 1]
     assert str(driver) not in sum(logs, [])
     # What was computed there is cached here: nothing is computed again.
     assert len(list((tmp_path / "build" / "runs" / "q0_toy").glob("*.json"))) == 4
-    assert run(RAY_ADDRESS="")[1] == squares
+    assert run("")[1] == squares
     again = [(tmp_path / f"computed-{seed}").read_text().split() for seed in range(4)]
     assert again == logs

@@ -6,8 +6,7 @@ import tensorflow as tf
 
 from q2_reset_cell import experiments, figures, networks
 from q2_reset_cell.streams import flip_flop_task, sum_task
-from tests.compiled import NO_XLA, compile_all
-from tests.q2_reset_cell.test_networks import SUMS, build, randomise
+from tests.q2_reset_cell.test_networks import SUMS, build, randomise, shorten_epochs
 
 
 def test_score_of_bits_is_their_weighted_accuracy():
@@ -15,11 +14,12 @@ def test_score_of_bits_is_their_weighted_accuracy():
     targets = task.make(np.random.default_rng(7), 400, 20).targets
     right = experiments.score(lambda inputs: tf.constant(targets - 0.5), task, 20)
     wrong = experiments.score(lambda inputs: tf.constant(0.5 - targets), task, 20)
-    assert (right, wrong) == (1.0, 0.0)
-    reads_only = experiments.score(
-        lambda inputs: (targets - 0.5) * (2 * inputs[..., 2:3] - 1), task, 20
-    )
-    assert reads_only == 1.0  # wrong wherever there is no read
+
+    def wrong_without_a_read(inputs):
+        return (targets - 0.5) * (2 * inputs[..., 2:3] - 1)
+
+    reads_only = experiments.score(wrong_without_a_read, task, 20)
+    assert (right, wrong, reads_only) == (1.0, 0.0, 1.0)
 
 
 def test_score_of_sums_is_the_weighted_share_of_variance():
@@ -33,37 +33,29 @@ def test_score_of_sums_is_the_weighted_share_of_variance():
 
     assert score(streams.targets) == 0
     assert score(np.full_like(streams.targets, mean)) == pytest.approx(1, rel=1e-4)
-    halfway = (streams.targets + mean) / 2
-    assert score(halfway) == pytest.approx(0.25, rel=1e-4)
-
-
-def test_prefix_change_is_zero_for_the_fixed_gate_only():
-    fixed = build("fixed gate")
-    readout = fixed.layers[-1]
-    readout.set_weights([np.ones_like(weight) for weight in readout.get_weights()])
-    assert experiments.prefix_change(fixed, SUMS) == 0.0
-    assert experiments.prefix_change(randomise(build("reset")), SUMS) > 1e-3
+    halfway = score((streams.targets + mean) / 2)
+    assert halfway == pytest.approx(0.25, rel=1e-4)
 
 
 def test_prefix_change_looks_at_nothing_before_the_reset():
+    fixed = build("fixed gate")
+    readout = fixed.layers[-1]
+    readout.set_weights([np.ones_like(weight) for weight in readout.get_weights()])
+
     def running_sum(inputs):
         return tf.cumsum(inputs[..., :1], axis=1)
 
     def present(inputs):
         return inputs[..., :1]
 
+    assert experiments.prefix_change(fixed, SUMS) == 0.0
     assert experiments.prefix_change(present, SUMS) == 0.0
+    assert experiments.prefix_change(randomise(build("reset")), SUMS) > 1e-3
     assert experiments.prefix_change(running_sum, SUMS) > 0.1
 
 
-@pytest.fixture
-def short_epochs(monkeypatch):
-    compile_all(monkeypatch, **NO_XLA)
-    monkeypatch.setattr(networks, "STEPS_IN_EPOCH", 20)
-
-
-@pytest.mark.usefixtures("short_epochs")
-def test_a_training_returns_what_the_network_does():
+def test_a_training_returns_what_the_network_does(monkeypatch):
+    shorten_epochs(monkeypatch)
     settings = {"units": 2, "steps": 20, "learning_rate": 0.03}
     run = experiments.stream_training(SUMS, "reset", seed=0, **settings)
     network = experiments.rebuild(SUMS, "reset", run, units=2)
@@ -97,8 +89,8 @@ def test_the_tuning_streams_of_the_first_seed_choose_the_rate(monkeypatch):
     kinds, rates = [("gru", 3), ("gru", 5)], [0.1, 0.2]
     found = experiments.trainings_at_best_rate(SUMS, kinds, [4, 8], rates, steps=20)
     for kind, rate in zip(kinds, rates, strict=True):
-        assert [run["learning_rate"] for run in found[kind]] == [rate, rate]
-        assert [run["seed"] for run in found[kind]] == [4, 8]
+        chosen = [(run["learning_rate"], run["seed"]) for run in found[kind]]
+        assert chosen == [(rate, 4), (rate, 8)]
     assert len(trained) == len(set(trained)) == 6
 
 
@@ -125,16 +117,14 @@ def test_one_stream_is_the_network_on_it():
 
 
 def test_slopes_tell_linear_from_saturated():
-    network = build("elman")
-    kernel = np.zeros((3, network.layers[0].units))
-    zeros = [np.zeros((kernel.shape[1],) * 2), np.zeros(kernel.shape[1])]
-    network.layers[0].set_weights([kernel, *zeros])
-    assert experiments.slopes(network, SUMS) == (1.0, 1.0)
-    kernel[SUMS.reset_feature] = 1.0
-    network.layers[0].set_weights([kernel, *zeros])
-    at_reset, elsewhere = experiments.slopes(network, SUMS)
-    assert at_reset == pytest.approx(1 - np.tanh(1) ** 2, rel=1e-5)
-    assert elsewhere == 1.0
+    network = build("elman", units=4)
+    kernel, others = np.zeros((3, 4)), [np.zeros((4, 4)), np.zeros(4)]
+    for weight in (0, 1):
+        kernel[SUMS.reset_feature] = weight
+        network.layers[0].set_weights([kernel, *others])
+        at_reset, elsewhere = experiments.slopes(network, SUMS)
+        assert at_reset == pytest.approx(1 - np.tanh(weight) ** 2, rel=1e-5)
+        assert elsewhere == 1.0
 
 
 def test_conditions_differ_from_the_first_by_what_they_say():

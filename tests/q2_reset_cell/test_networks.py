@@ -30,8 +30,7 @@ def some_streams(task, seed=0):
     return task.make(np.random.default_rng(seed), 8, 12)
 
 
-@pytest.fixture
-def short_epochs(monkeypatch):
+def shorten_epochs(monkeypatch):
     """Has 20 steps make an epoch, and none of them wait for XLA."""
     monkeypatch.setattr(networks, "STEPS_IN_EPOCH", 20)
     compile_all(monkeypatch, **NO_XLA)
@@ -66,28 +65,20 @@ def test_the_fixed_gate_resets_where_the_task_does(task):
     np.testing.assert_array_equal(gate[..., 0] == 1, ~resets)
 
 
-@pytest.mark.usefixtures("short_epochs")
-def test_the_fixed_gate_is_not_trained_and_the_rest_is():
+def test_the_fixed_gate_is_not_trained_and_the_rest_is(monkeypatch):
+    shorten_epochs(monkeypatch)
     fixed = build("fixed gate")
-    before = {w.path: w.numpy() for w in fixed.weights}
+    before = [weight.numpy() for weight in fixed.weights]
     networks.train(fixed, SUMS, steps=20, learning_rate=0.01, seed=0)
-    moved = {w.name: (w.numpy() != before[w.path]).any() for w in fixed.weights}
-    still = {name for name, has_moved in moved.items() if not has_moved}
+    pairs = zip(fixed.weights, before, strict=True)
+    still = {weight.name for weight, old in pairs if (weight.numpy() == old).all()}
     assert still == {"reset_kernel", "reset_bias"}
 
 
 def test_a_gate_fixed_at_1_makes_it_an_elman_network():
-    network = randomise(build())
-    cell = network.layers[0].cell
-    elman = keras.Sequential(
-        [
-            keras.Input((None, 3)),
-            keras.layers.SimpleRNN(4, return_sequences=True),
-            keras.layers.Dense(2),
-        ]
-    )
-    elman.layers[0].set_weights([cell.kernel, cell.recurrent_kernel, cell.bias])
-    elman.layers[1].set_weights(network.layers[1].get_weights())
+    network, elman = randomise(build()), build("elman")
+    kernel, recurrent_kernel, bias, _, _, *readout = network.get_weights()
+    elman.set_weights([kernel, recurrent_kernel, bias, *readout])
     inputs = some_streams(SUMS).inputs
     opened = networks.with_constant_gate(network, 1.0)
     np.testing.assert_allclose(opened(inputs), elman(inputs), rtol=1e-5, atol=1e-6)
@@ -95,9 +86,8 @@ def test_a_gate_fixed_at_1_makes_it_an_elman_network():
 
 
 def test_a_constant_gate_is_that_of_every_input():
-    network = randomise(build())
     gate = np.array([0.0, 0.25, 0.5, 1.0])
-    cell = networks.with_constant_gate(network, gate).layers[0].cell
+    cell = networks.with_constant_gate(randomise(build()), gate).layers[0].cell
     found = cell.reset_gate(some_streams(SUMS).inputs)
     np.testing.assert_allclose(found, np.broadcast_to(gate, found.shape), atol=1e-6)
 
@@ -119,15 +109,14 @@ def test_open_gates_are_averaged_at_resets_only():
     kernel = cell.reset_kernel.numpy()
     kernel[SUMS.reset_feature, 0] = -100
     cell.reset_kernel.assign(kernel)
-    averaged = networks.with_averaged_gates(network, SUMS)
-    cells = [each.layers[0].cell for each in (network, averaged)]
-    at_reset, level = (cell.reset_gate(SUMS.reset_input).numpy() for cell in cells)
+    averaged = networks.with_averaged_gates(network, SUMS).layers[0].cell
+    at_reset, level = (c.reset_gate(SUMS.reset_input).numpy() for c in (cell, averaged))
     assert np.ptp(at_reset[1:]) > 0.1
     assert level[0] == at_reset[0] == 0
     np.testing.assert_allclose(level[1:], at_reset[1:].mean(), rtol=1e-5)
     ordinary = np.array([0.3, -0.2, 0.0], "float32")
-    usual, same = (cell.reset_gate(ordinary).numpy() for cell in cells)
-    np.testing.assert_array_equal(usual, same)
+    gate = cell.reset_gate(ordinary)
+    np.testing.assert_array_equal(averaged.reset_gate(ordinary), gate)
 
 
 def test_leaks_that_cancel_no_longer_do_when_averaged():
@@ -146,8 +135,9 @@ def test_leaks_that_cancel_no_longer_do_when_averaged():
     assert after > 1e-4 > 1e-6 > before
 
 
-@pytest.mark.usefixtures("short_epochs")
-def test_training_repeats_and_learns():
+def test_training_repeats_and_learns(monkeypatch):
+    shorten_epochs(monkeypatch)
+
     def losses(seed):
         settings = {"units": 4, "steps": 60, "learning_rate": 0.03}
         return networks.trained_network(sum_task(), "elman", seed=seed, **settings)[1]
@@ -158,25 +148,24 @@ def test_training_repeats_and_learns():
     assert losses(1) != first
 
 
-@pytest.mark.usefixtures("short_epochs")
 def test_an_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
+    shorten_epochs(monkeypatch)
+
     def train(backup_dir):
         keras.utils.set_random_seed(3)
         network = build()
         settings = {"steps": 60, "learning_rate": 0.01, "seed": 0}
         losses = networks.train(network, SUMS, **settings, backup_dir=backup_dir)
-        return network, losses
+        return network.get_weights(), losses
 
-    whole, losses = train(None)
+    weights, losses = train(None)
+    assert len(losses) == 3
     with monkeypatch.context() as patch:
         killed = functools.partial(resume.fit, callbacks=[KillAt(2)])
         patch.setattr(resume, "fit", killed)
         with pytest.raises(Killed):  # at the last step of the second of three epochs
             train(tmp_path)
-    resumed, losses_again = train(tmp_path)
-    assert losses_again == losses and len(losses) == 3
-    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_equal(train(tmp_path), (weights, losses))
 
 
 def test_unknown_kind():
@@ -191,9 +180,8 @@ def test_token_classifier_computes_the_first_sum(kind):
     assert tokens == ["", "+1", "+2", "−1", "−2", "reset"]
     ids = experiments.token_stream(len(tokens), time=12, every=5)
     assert np.flatnonzero(ids[0] == 5).tolist() == [4, 9]
-    vectors = {"": [0, 0, 0], "reset": [0, 0, 1]}
-    vectors |= {"+1": [0.1, 0, 0], "+2": [0, 0.1, 0]}
-    vectors |= {"−1": [-0.1, 0, 0], "−2": [0, -0.1, 0]}
-    inputs = np.array([[vectors[tokens[i]] for i in ids[0]]], "float32")
-    expected = network(inputs).numpy()[0, -1, 0]
+    vectors = np.array(
+        [[0, 0, 0], [0.1, 0, 0], [0, 0.1, 0], [-0.1, 0, 0], [0, -0.1, 0], [0, 0, 1]]
+    )
+    expected = network(vectors[ids].astype("float32")).numpy()[0, -1, 0]
     np.testing.assert_allclose(model(ids).numpy()[0, 0], expected, rtol=1e-4)

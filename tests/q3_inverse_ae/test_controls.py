@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.q3_inverse_ae.oracles import (
-    CLASSES,
-    KERNELS,
-    KINDS,
-    eager,
-    noise,
-    plain_pairs,
-    plain_states,
-    small,
-    untouched,
-)
+from tests.q3_inverse_ae import oracles
+from tests.q3_inverse_ae.oracles import KINDS, eager, noise, small, untouched
 
 
 @KINDS
@@ -30,7 +21,7 @@ def test_the_gradient_of_a_local_term_is_that_of_its_pair(kind):
         loss = model.compute_loss(images, None, model(images))
     found = tape.gradient(loss, variables)
     # The same cost, of pairs that are fed with constants.
-    given = [tf.constant(h, "float32") for h in plain_states(model, images)[0]]
+    given = [tf.constant(h, "float32") for h in oracles.plain_states(model, images)[0]]
     with tf.GradientTape() as tape:
         pairs = [(images, model(images))]
         pairs += [(h, g(f(h))) for h, (f, g) in zip(given, model.pairs, strict=False)]
@@ -57,7 +48,7 @@ def test_an_exact_estimate_has_a_finite_gradient(variant):
 @KINDS
 def test_tied_decoders_add_only_biases(kind):
     untied, tied = untouched(kind), untouched(kind, "tied")
-    kernels = sum(np.prod(shape) for shape in KERNELS[kind])
+    kernels = sum(np.prod(shape) for shape in oracles.KERNELS[kind])
     biases = {"dense": 784 + 2 * (24 + 16 + 12) + 8, "conv": 1 + 2 * (4 + 6 + 8) + 8}
     assert tied.count_params() == kernels + biases[kind]
     assert untied.count_params() == 2 * kernels + biases[kind]
@@ -66,8 +57,8 @@ def test_tied_decoders_add_only_biases(kind):
 
 def assert_tied(model):
     """Compares its layers with those that have the encoder's kernels as they are."""
-    hidden = plain_states(model, noise(3))[0]
-    pairs = zip(model.pairs, plain_pairs(model), hidden[1:], strict=True)
+    _, *hidden = oracles.plain_states(model, noise(3))[0]
+    pairs = zip(model.pairs, oracles.plain_pairs(model), hidden, strict=True)
     for (_, decode), (_, g), states in pairs:
         found = decode(np.float32(states))
         np.testing.assert_allclose(found, g(states), rtol=1e-4, atol=1e-5)
@@ -80,7 +71,7 @@ def test_tied_kernels_stay_shared(kind, tmp_path):
     model.train_on_batch(noise())
     model.save(tmp_path / "model.keras")
     for each in (model, keras.saving.load_model(tmp_path / "model.keras")):
-        assert type(each) is CLASSES["tied"]
+        assert type(each) is oracles.CLASSES["tied"]
         assert_tied(each)
         for (encode, _), old in zip(each.pairs, before, strict=True):
             assert abs(encode.kernel - old).numpy().max() > 0.01

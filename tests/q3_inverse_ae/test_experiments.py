@@ -9,14 +9,16 @@ from common.data import DigitData, Digits
 from q3_inverse_ae import experiments, figures
 from q3_inverse_ae.report import apply, local_fvu
 from tests.compiled import EAGER, compile_all
-from tests.q3_inverse_ae.oracles import CODE, mixtures, noise
+from tests.q3_inverse_ae.oracles import CODE, KINDS, mixtures, noise
 
 
-def digits(count, seed):
-    return Digits(mixtures(count, seed), np.arange(count, dtype="int32") % 10)
+def made_up(train, test, images=noise):
+    parts = [(train, 0), (test, 1000)]
+    sets = [Digits(images(n, start), np.arange(start, start + n)) for n, start in parts]
+    return DigitData("made up", *sets)
 
 
-DATA = DigitData("mixtures", digits(256, 1), digits(128, 2))
+DATA = made_up(256, 128, mixtures)
 
 
 @pytest.fixture(autouse=True)
@@ -52,29 +54,22 @@ def test_training_refuses_images_that_are_not_scaled():
         experiments.train(model, 255 * np.ones((128, 28, 28, 1), "float32"), epochs=1)
 
 
-@pytest.mark.parametrize("kind", ["dense", "conv"])
-@pytest.mark.parametrize("variant", experiments.VARIANTS)
-def test_every_variant_can_be_built_and_is_another(kind, variant):
-    def description(name):
-        model = experiments.build(kind, name)
-        return type(model), model.inversion_weight, model.rank_weight
-
-    others = [name for name in experiments.VARIANTS if name != variant]
-    assert description(variant) not in [description(name) for name in others]
+@KINDS
+def test_every_variant_is_another(kind):
+    models = [experiments.build(kind, name) for name in experiments.VARIANTS]
+    built = {(type(m), m.inversion_weight, m.rank_weight) for m in models}
+    assert len(built) == len(experiments.VARIANTS)
 
 
 def test_the_price_has_a_point_for_every_weight_and_seed(monkeypatch):
-    seen = []
-
     def measured(kind, variant, data, *, epochs, seed, inversion_weight):
-        seen.append((kind, variant, inversion_weight, seed))
+        assert (kind, variant) == ("conv", "ours")
         rows = [{"local_fvu": 0.1}, {"local_fvu": inversion_weight}]
         return {"mse": seed, "rows": rows}
 
     monkeypatch.setattr(experiments, "measured", measured)
     found = experiments.price("conv", [0.05, 0.5], DATA, epochs=1, seeds=[0, 7])
     assert found == {0.05: [(0, 0.1), (7, 0.1)], 0.5: [(0, 0.5), (7, 0.5)]}
-    assert len(seen) == 4 and set(seen[0][:2]) == {"conv", "ours"}
 
 
 def made_up_run(mse, local, learned, ranks):
@@ -139,13 +134,6 @@ def test_tables_hold_means_over_seeds():
     assert second == "| 2 | 0.025 | 3 |"
     table = figures.summary_table(RUNS)
     assert "| baseline | 0.0045 ± 0.0007 | 4 ± 1.4 | 8 ± 2.8 | 2 3 | 10 10 |" in table
-
-
-def made_up(train, test):
-    def some(count, first):
-        return Digits(noise(count, first), np.arange(first, first + count))
-
-    return DigitData("made up", some(train, 0), some(test, 1000))
 
 
 def test_pca_mse_is_that_of_singular_vectors_of_the_training_images():

@@ -1,4 +1,4 @@
-"""The code in README.md runs as it stands, on data as it describes them."""
+"""The code in README.md and docs/reuse.md runs as it stands, on data as described."""
 
 import re
 
@@ -8,28 +8,22 @@ import pytest
 from common.text import bucketed_batches
 from tools.pages import ROOT
 
-BLOCKS = re.findall(
-    r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S
-)
+TEXTS = [(ROOT / name).read_text("utf-8") for name in ("README.md", "docs/reuse.md")]
+BLOCKS = re.findall(r"```python\n(.*?)```", "\n".join(TEXTS), re.S)
 
 
 @pytest.fixture
 def names():
-    """What the README leaves to its reader: a few sentences and images."""
+    """What is left to the reader: a few sentences and images."""
     rng = np.random.default_rng(0)
     rows = [rng.integers(2, 50, length) for length in rng.integers(9, 20, 32)]
     labels = np.arange(32) % 2
     batches = bucketed_batches(rows, labels, bucket_lengths=(20,), batch_size=16)
     images = rng.random((128, 28, 28, 1), dtype="float32")
     token_ids = rng.integers(5, 50, (4, 20)).astype("int32")
-    return {
-        "train_ds": batches,
-        "validation_ds": batches,
-        "images": images,
-        "test_images": images[:16],
-        "token_ids": token_ids,
-        "labels": labels[:4],
-    }
+    names = {"train_ds": batches, "validation_ds": batches, "labels": labels[:4]}
+    names |= {"images": images, "test_images": images[:16], "token_ids": token_ids}
+    return names
 
 
 def block(question):

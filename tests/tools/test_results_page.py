@@ -1,4 +1,4 @@
-"""tools/results_page.py: README.md and docs/results.md follow from the results."""
+"""tools/results_page.py: README.md, docs/ and answers/ follow from the results."""
 
 import json
 
@@ -6,10 +6,7 @@ import pytest
 
 from tools import results_page
 
-METRICS = {
-    "accuracy": {"mean": 0.8193, "std": 0.0041, "n": 5},
-    "gradient": 0.0,
-}
+METRICS = {"accuracy": {"mean": 0.8193, "std": 0.0041, "n": 5}, "gradient": 0.0}
 TABLE = "| Accuracy | {{ q1_tbptt.accuracy | spread_percent }} |\n"
 
 
@@ -25,9 +22,13 @@ def repository(tmp_path):
     )
     templates = tmp_path / "docs" / "templates"
     templates.mkdir(parents=True)
-    (templates / "leads.md").write_text("It is {{ q1_tbptt.accuracy | percent }}.\n")
+    (templates / "grid.md").write_text("It is {{ q1_tbptt.accuracy | percent }}.\n")
     (templates / "tables.md").write_text(TABLE)
     (templates / "results.md").write_text("{{ q1_tbptt.speedup | fold }} times\n")
+    for language in ("en", "he"):
+        text = f"---\ntitle: T\nlang: {language}\n---\n\n![x](q1_tbptt/results/x.png)\n"
+        text += "{% if video %}Video{% endif %}{{ q1_tbptt.gradient | number }}\n"
+        (templates / f"answers.{language}.md").write_text(text)
     return tmp_path
 
 
@@ -44,6 +45,14 @@ def test_files_are_written(repository):
         "\n\nAfter\n"
     )
     assert (repository / "docs" / "results.md").read_text() == "2.71 times\n"
+    answers = repository / "answers"
+    english = "# T\n\n![x](../q1_tbptt/results/x.png)\n0\n"
+    assert (answers / "answers.en.md").read_text("utf-8") == english
+    hebrew = (answers / "answers.he.md").read_text("utf-8")
+    assert hebrew.startswith('<div dir="rtl">\n\n# T\n')
+    assert hebrew.endswith(
+        "\N{LEFT-TO-RIGHT ISOLATE}0\N{POP DIRECTIONAL ISOLATE}\n\n</div>\n"
+    )
 
 
 def test_what_is_missing_is_named(repository):

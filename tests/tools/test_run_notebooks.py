@@ -16,37 +16,35 @@ def notebook(tmp_path):
     """Returns a function that writes a notebook of the given cells."""
 
     def write(*sources):
-        new = nbformat.v4.new_notebook()
-        new.cells.append(nbformat.v4.new_markdown_cell("## A heading"))
-        new.cells += [nbformat.v4.new_code_cell(source) for source in sources]
+        cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        cells.insert(0, nbformat.v4.new_markdown_cell("## A heading"))
         path = tmp_path / "q0_toy" / "toy.ipynb"
         path.parent.mkdir()
-        nbformat.write(new, path)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
         return path
 
     return write
 
 
 def run(path, tmp_path, timeout=60):
+    build = tmp_path / "build"
     return run_notebooks.run_notebook(
-        path,
-        preset="quick",
-        output=tmp_path / "build",
-        results_root=tmp_path / "build",
-        timeout=timeout,
+        path, preset="quick", output=build, results_root=build, timeout=timeout
     )
 
 
-def test_notebook_runs_here_and_shows_its_progress(notebook, tmp_path, capsys):
+def test_a_notebook_runs_and_shows_progress(notebook, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # whatever the cells import first
     path = notebook(
         "import os, sys\nprint(sys.executable)\nprint(os.getcwd())",
-        "print(os.environ['PRESET'], os.environ['RESULTS_ROOT'])",
+        "for name in ('PRESET', 'RESULTS_ROOT', 'KERAS_BACKEND'):\n"
+        "    print(os.environ[name])",
         "os.write(2, b'noise of a C library')",
     )
     before = path.read_text()
     cells = run(path, tmp_path).cells[1:]
     assert cells[0].outputs[0].text == f"{sys.executable}\n{path.parent}\n"
-    assert cells[1].outputs[0].text == f"quick {tmp_path / 'build'}\n"
+    assert cells[1].outputs[0].text == f"quick\n{tmp_path / 'build'}\ntensorflow\n"
     assert all(output.get("name") != "stderr" for output in cells[2].outputs)
     assert path.read_text() == before
     assert (tmp_path / "build" / "toy.ipynb").exists()
@@ -68,15 +66,13 @@ def test_failing_cell_is_shown_and_the_rest_kept(notebook, tmp_path):
     assert kept.cells[1].outputs[0].text == "first\n"
 
 
-def test_dead_kernel_and_slow_cell_are_failures(notebook, tmp_path):
-    path = notebook("import os\nos._exit(1)")
-    with pytest.raises(run_notebooks.NotebookFailure, match="died"):
-        run(path, tmp_path)
-    slow = nbformat.read(path, as_version=4)
-    slow.cells[1].source = "while True:\n    pass"
-    nbformat.write(slow, path)
-    with pytest.raises(run_notebooks.NotebookFailure, match="timed out"):
-        run(path, tmp_path, timeout=1)
+@pytest.mark.parametrize(
+    "source, timeout, reason",
+    [("import os\nos._exit(1)", 60, "died"), ("while True:\n    pass", 1, "timed out")],
+)
+def test_a_dead_kernel_or_slow_cell_fails(notebook, tmp_path, source, timeout, reason):
+    with pytest.raises(run_notebooks.NotebookFailure, match=reason):
+        run(notebook(source), tmp_path, timeout)
 
 
 def test_progress_bars_are_echoed_as_they_end(capsys):
@@ -94,30 +90,17 @@ def test_a_folder_that_cannot_be_written_is_named(notebook, tmp_path):
         run(path, tmp_path)
 
 
-def test_keras_runs_on_tensorflow_whatever_the_cells_import_first(
-    notebook, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
-    path = notebook("import os\nprint(os.environ['KERAS_BACKEND'])")
-    assert run(path, tmp_path).cells[1].outputs[0].text == "tensorflow\n"
-
-
 def test_ctrl_c_ends_with_one_line(notebook, tmp_path):
     path = notebook("print('started')\nimport time\ntime.sleep(60)")
     program = (
         "import sys, pathlib; from tools import run_notebooks\n"
-        "run_notebooks.find_notebooks = "
-        f"lambda question: [pathlib.Path({str(path)!r})]\n"
+        f"paths = [pathlib.Path({str(path)!r})]\n"
+        "run_notebooks.find_notebooks = lambda question: paths\n"
         f"sys.exit(run_notebooks.main(['--output', {str(tmp_path / 'build')!r}]))"
     )
-    runner = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=run_notebooks.ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command, cwd = [sys.executable, "-c", program], run_notebooks.ROOT
+    runner = subprocess.Popen(command, cwd=cwd, start_new_session=True, **pipes)
     while "started" not in runner.stdout.readline():
         assert runner.poll() is None
     os.killpg(runner.pid, signal.SIGINT)  # as a terminal does
@@ -133,12 +116,9 @@ def test_results_are_listed_with_their_spread():
     )
 
 
-def test_only_full_is_published(capsys):
+def test_only_full_and_what_there_is_can_be_run(capsys):
     with pytest.raises(SystemExit):
         run_notebooks.main(["--in-place"])
     assert "full" in capsys.readouterr().err
-
-
-def test_unknown_question(capsys):
     assert run_notebooks.main(["--question", "q9_none"]) == 1
     assert "no notebook in q9_none" in capsys.readouterr().err
