@@ -43,10 +43,15 @@ def contents(root=ROOT):
 
 def readable(text, right_to_left):
     """Changes a text for Pandoc into one to read in the repository."""
-    title = re.search(r"^title: (.+)$", text, re.MULTILINE)[1]
-    text = re.sub(r"\A---\n.*?\n---\n", f"# {title}\n", text, flags=re.DOTALL)
+    title, subtitle = re.search(r"title: (.+)\nsubtitle: (.+)\n", text).groups()
+    heading = f"# {title}: {subtitle}\n"
+    text = re.sub(r"\A---\n.*?\n---\n", heading, text, flags=re.DOTALL)
     text = re.sub(r"\]\((?=q\d_)", "](../", text)  # figures lie next to the notebooks
-    return f'<div dir="rtl">\n\n{text}\n</div>\n' if right_to_left else text
+    if not right_to_left:
+        return text
+    code = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+    text = code.sub(r'<div dir="ltr">\n\n\g<0>\n\n</div>', text)
+    return f'<div dir="rtl">\n\n{text}\n</div>\n'
 
 
 def main(root=ROOT):

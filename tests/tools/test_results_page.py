@@ -26,7 +26,8 @@ def repository(tmp_path):
     (templates / "tables.md").write_text(TABLE)
     (templates / "results.md").write_text("{{ q1_tbptt.speedup | fold }} times\n")
     for language in ("en", "he"):
-        text = f"---\ntitle: T\nlang: {language}\n---\n\n![x](q1_tbptt/results/x.png)\n"
+        text = f"---\ntitle: T\nsubtitle: S\nlang: {language}\n---\n\n"
+        text += "![x](q1_tbptt/results/x.png)\n\n```python\nx = 1\n```\n\n"
         text += "{% if video %}Video{% endif %}{{ q1_tbptt.gradient | number }}\n"
         (templates / f"answers.{language}.md").write_text(text)
     return tmp_path
@@ -46,10 +47,12 @@ def test_files_are_written(repository):
     )
     assert (repository / "docs" / "results.md").read_text() == "2.71 times\n"
     answers = repository / "answers"
-    english = "# T\n\n![x](../q1_tbptt/results/x.png)\n0\n"
+    code = "```python\nx = 1\n```\n"
+    english = f"# T: S\n\n![x](../q1_tbptt/results/x.png)\n\n{code}\n0\n"
     assert (answers / "answers.en.md").read_text("utf-8") == english
     hebrew = (answers / "answers.he.md").read_text("utf-8")
-    assert hebrew.startswith('<div dir="rtl">\n\n# T\n')
+    assert hebrew.startswith('<div dir="rtl">\n\n# T: S\n')
+    assert f'<div dir="ltr">\n\n{code}\n</div>\n' in hebrew
     assert hebrew.endswith(
         "\N{LEFT-TO-RIGHT ISOLATE}0\N{POP DIRECTIONAL ISOLATE}\n\n</div>\n"
     )
