@@ -1,4 +1,4 @@
-"""`q4_denoise_text.data`: plain text, token ids, the vocabulary, the corpus."""
+"""q4_denoise_text/corpus.py: text made plain, passages, token ids, the vocabulary."""
 
 import shutil
 from unicodedata import combining, normalize
@@ -9,8 +9,8 @@ import pytest
 from common.archives import DataError
 from common.data import Split, TextData
 from common.prepared import NotPreparedError, prepared_builder, read_texts
-from q4_denoise_text import data
-from q4_denoise_text.data import (
+from q4_denoise_text import corpus
+from q4_denoise_text.corpus import (
     MAX_LENGTH,
     SPECIAL_TOKENS,
     bare,
@@ -18,8 +18,6 @@ from q4_denoise_text.data import (
     learn_vocabulary,
     make_tokenizer,
     tokenize,
-    training_rows,
-    word_starts,
 )
 from tests.tiny_sets import apply_damage, prepare_tiny_sets
 
@@ -187,7 +185,7 @@ def test_long_texts_keep_their_first_tokens(tokenizer):
 
 
 def test_text_cannot_spell_special_tokens(tokenizer):
-    (found,) = tokenize(tokenizer, ["[PAD] [MASK] film [mask] [pad]"])
+    (found,) = tokenize(tokenizer, ["[PAD] [MASK] film [START] [END] [mask] [pad]"])
     special = [token for token in found if token < len(SPECIAL_TOKENS)]
     assert set(special) == {UNKNOWN}
     assert VOCABULARY.index("film") in found
@@ -201,31 +199,6 @@ def test_many_texts_keep_their_order_and_number(tokenizer):
 
 def test_no_texts_have_no_token_ids(tokenizer):
     assert tokenize(tokenizer, []) == []
-
-
-@pytest.mark.parametrize("texts", ["good film", b"good", ["good", None], [["good"]]])
-def test_what_is_no_list_of_texts_is_named(tokenizer, texts):
-    with pytest.raises(ValueError, match="`texts` must"):
-        tokenize(tokenizer, texts)
-
-
-@pytest.mark.parametrize("max_length", [0, -1, 1.5, True, None])
-def test_bad_lengths_are_named(tokenizer, max_length):
-    with pytest.raises(ValueError, match="`max_length` must"):
-        tokenize(tokenizer, ["good"], max_length=max_length)
-
-
-def test_words_start_with_pieces_without_hashes(tokenizer):
-    starts = word_starts(tokenizer)
-    assert [VOCABULARY[i] for i in np.flatnonzero(~starts)] == ["##s", "##ly"]
-
-
-def test_windows_hold_neighbours_of_a_passage_and_no_half_sentence():
-    rows = [np.full(size, i + 3) for i, size in enumerate((3, 4, 5, 2, 9, 1))]
-    passages = [rows[:4], rows[4:5], rows[5:]]
-    found = [row.tolist() for row in training_rows(passages, max_length=9)]
-    windows = [[3] * 3 + [4] * 4, [5] * 5 + [6] * 2]
-    assert found == [*[row.tolist() for row in rows], *windows]
 
 
 # -- The vocabulary ------------------------------------------------------------------
@@ -295,17 +268,13 @@ class FakeSet:
 
 
 def fake_corpus(monkeypatch, imdb, sst2, held_out=1):
-    monkeypatch.setattr(data, "HELD_OUT", held_out)
+    monkeypatch.setattr(corpus, "HELD_OUT", held_out)
     sets = {"imdb_reviews/plain_text": imdb, "glue/sst2": sst2}
-    monkeypatch.setattr(data, "prepared_builder", lambda name, *wanted: sets[name])
+    monkeypatch.setattr(corpus, "prepared_builder", lambda name, *wanted: sets[name])
     monkeypatch.setattr(
-        data, "read_texts", lambda builder, split, key: (builder.splits[split], None)
+        corpus, "read_texts", lambda builder, split, key: (builder.splits[split], None)
     )
-    return data.load_corpus("tfds")
-
-
-def sentences(passages):
-    return [sentence for passage in passages for sentence in passage]
+    return corpus.load_corpus("tfds")
 
 
 def numbered_reviews(count):
@@ -319,10 +288,10 @@ def test_reviews_are_held_out_whole_and_taken_once(monkeypatch):
     reviews = numbered_reviews(8)
     imdb = FakeSet(train=reviews[:5], unsupervised=reviews[4:])
     found = fake_corpus(monkeypatch, imdb, FakeSet(validation=[], test=[]))
-    assert len(found.held_out) == 1
+    assert len(found.held_out) == 4  # the sentences of one review
     everything = [*found.train, *found.held_out]
-    assert sorted(everything) == sorted(map(split_up, reviews))
-    numbers = [{s.split()[4] for s in sentences(part)} for part in found[1:]]
+    assert sorted(everything) == sorted(s for r in reviews for s in split_up(r))
+    numbers = [{s.split()[4] for s in part} for part in found[1:]]
     assert numbers[0].isdisjoint(numbers[1])
 
 
@@ -331,24 +300,21 @@ def test_sentences_of_one_or_two_words_are_not_taken(monkeypatch):
     imdb = FakeSet(train=reviews, unsupervised=[])
     found = fake_corpus(monkeypatch, imdb, FakeSet(validation=[], test=[]))
     everything = sorted([*found.train, *found.held_out])
-    assert everything == [[f"Just long enough {n}."] for n in range(4)]
+    assert everything == [f"Just long enough {n}." for n in range(4)]
 
 
 def split_up(review):
     return [f"{sentence}." for sentence in review.rstrip(".").split(". ")]
 
 
-def test_what_sst2_is_measured_on_is_left_out(monkeypatch):
+def test_what_sst2_judges_is_left_out(monkeypatch):
     reviews = numbered_reviews(6)
     sst2 = FakeSet(validation=["sentence 2 of review 3 is here ."], test=["Nowhere"])
     imdb = FakeSet(train=reviews, unsupervised=[])
     found = fake_corpus(monkeypatch, imdb, sst2)
     everything = [*found.train, *found.held_out]
-    assert len(sentences(everything)) == 4 * 6 - 1
-    # Sentences on either side of the gap do not follow each other.
-    gap = [p for p in everything if "review 3" in p[0]]
-    whole = split_up(reviews[3])
-    assert sorted(gap) == [whole[:2], whole[3:]]
+    assert len(everything) == 4 * 6 - 1
+    assert "Sentence 2 of review 3 is here." not in everything
 
 
 @pytest.mark.parametrize(
@@ -360,20 +326,11 @@ def test_what_sst2_is_measured_on_is_left_out(monkeypatch):
         ("The movie makes, absolutely, no sense", True),
         ("The movie makes absolutely no point", False),
         ("The movie makes absolutely no", False),
-        ("Slow and dull.", True),
-        ("It is a very long film, and slow.", True),
-        ("It is a very long film.", True),
     ],
 )
 def test_long_sentences_are_kept_out_inside_others_too(text, kept_out):
-    measured = data.ExcludedTexts(
-        [
-            "it 's fun !",
-            "the movie makes absolutely no sense .",
-            "it is a very long film . slow and dull .",
-        ]
-    )
-    assert (text in measured) == kept_out
+    judged = corpus.Judged(["it 's fun !", "the movie makes absolutely no sense ."])
+    assert (text in judged) == kept_out
 
 
 def test_held_out_sentences_do_not_occur_in_training(monkeypatch):
@@ -381,7 +338,7 @@ def test_held_out_sentences_do_not_occur_in_training(monkeypatch):
     reviews = [f"{review} {said}" for review in numbered_reviews(6)]
     imdb = FakeSet(train=reviews, unsupervised=[])
     found = fake_corpus(monkeypatch, imdb, FakeSet(validation=[], test=[]), 2)
-    assert [said in sentences(part) for part in found[1:]].count(True) == 1
+    assert [said in part for part in found[1:]].count(True) == 1
 
 
 def test_the_embedded_corpus_is_what_classifiers_may_train_and_tune_on(monkeypatch):
@@ -390,22 +347,25 @@ def test_the_embedded_corpus_is_what_classifiers_may_train_and_tune_on(monkeypat
         for name in ("train", "tuning", "validation")
     ]
     texts = TextData("toy", *parts)
-    monkeypatch.setattr(data, "load_sentences", lambda *args, **kwargs: texts)
-    found = data.load_corpus("embedded")
-    assert found[1:] == ([["train isn't bad"]], [["tuning isn't bad"]])
+    monkeypatch.setattr(corpus, "load_sentences", lambda *args, **kwargs: texts)
+    found = corpus.load_corpus("embedded")
+    assert (found.train.tolist(), found.held_out.tolist()) == (
+        ["train isn't bad"],
+        ["tuning isn't bad"],
+    )
 
 
 def test_auto_falls_back_on_the_embedded_corpus(monkeypatch):
     def missing(*args):
         raise NotPreparedError("not prepared")
 
-    monkeypatch.setattr(data, "prepared_builder", missing)
+    monkeypatch.setattr(corpus, "prepared_builder", missing)
     with pytest.raises(NotPreparedError):
-        data.load_corpus("tfds")
+        corpus.load_corpus("tfds")
     parts = [Split(np.array(["a film"], dtype=object), np.array([1]))] * 3
     texts = TextData("toy", *parts)
-    monkeypatch.setattr(data, "load_sentences", lambda *args, **kwargs: texts)
-    assert data.load_corpus("auto").name == "toy"
+    monkeypatch.setattr(corpus, "load_sentences", lambda *args, **kwargs: texts)
+    assert corpus.load_corpus("auto").name == "toy"
 
 
 @pytest.fixture(scope="module")
@@ -420,35 +380,33 @@ def test_a_damaged_set_is_reported(dataset, damage, whole_sets, tmp_path):
     apply_damage(damage, sets / dataset)
     for source in ("tfds", "auto"):
         with pytest.raises(DataError, match="is damaged") as caught:
-            data.load_corpus(source, data_dir=sets)
+            corpus.load_corpus(source, data_dir=sets)
         assert f"set in {sets / dataset}" in str(caught.value)
 
 
 def test_an_unknown_source_is_named():
     with pytest.raises(ValueError, match="`source` must be .* source='imdb'"):
-        data.load_corpus("imdb")
+        corpus.load_corpus("imdb")
 
 
 @pytest.mark.prepared
-def test_nothing_that_sst2_is_measured_on_is_in_the_real_corpus():
+def test_nothing_that_sst2_judges_is_in_the_real_corpus():
     try:
         sst2 = prepared_builder("glue/sst2", "common.data.load_sentences")
-        found = data.load_corpus("tfds")
+        found = corpus.load_corpus("tfds")
     except NotPreparedError as error:
         pytest.skip(str(error))
-    passages = [*map(" ".join, found.train), *map(" ".join, found.held_out)]
-    assert sum(map(len, found.train)) > 400_000
-    measured = [
+    assert len(found.train) > 400_000
+    judged = [
         t for s in ("validation", "test") for t in read_texts(sst2, s, "sentence")[0]
     ]
-    found = sentences([*found.train, *found.held_out])
-    assert set(map(bare, measured)).isdisjoint(map(bare, found))
+    assert set(map(bare, judged)).isdisjoint(map(bare, found.train))
     # Nor inside a longer passage, which its first six words would lead to.
     begins = {}
-    for text in measured:
+    for text in judged:
         begins.setdefault(" ".join(clean(text).lower().split()[:6]), []).append(text)
     begins = {begin: of for begin, of in begins.items() if begin.count(" ") == 5}
-    for passage in passages:
+    for passage in found.train:
         words = passage.lower().split()
         for i in range(len(words) - 5):
             for text in begins.get(" ".join(words[i : i + 6]), []):

@@ -1,22 +1,25 @@
-"""`q4_denoise_text.data.corrupt` against NumPy, with rates within their errors."""
+"""q4_denoise_text/noise.py: corrupted ids against NumPy, rates within their errors."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from q4_denoise_text.data import SPECIAL_TOKENS, corrupt
+from q4_denoise_text.corpus import SPECIAL_TOKENS
+from q4_denoise_text.noise import corrupt
 
 ORDINARY = len(SPECIAL_TOKENS)  # the first id that is no special token
 MASK = SPECIAL_TOKENS.index("[MASK]")
 OFF = {"mask_rate": 0.0, "replace_rate": 0.0, "shuffle_distance": 0}
-KINDS = {
+IN_PLACE = {
     "mask": {"mask_rate": 0.5},
     "replace": {"replace_rate": 0.5},
     "shuffle": {"shuffle_distance": 3},
     "all three": {"mask_rate": 0.3, "replace_rate": 0.3, "shuffle_distance": 2},
 }
-ALL = KINDS["all three"]
-every = pytest.mark.parametrize("noise", KINDS.values(), ids=KINDS)
+EVERY = {**IN_PLACE, "delete": {"delete_rate": 0.4}}
+ALL = {**IN_PLACE["all three"], "delete_rate": 0.3}
+in_place = pytest.mark.parametrize("noise", IN_PLACE.values(), ids=IN_PLACE)
+every = pytest.mark.parametrize("noise", EVERY.values(), ids=EVERY)
 each_seed = pytest.mark.parametrize("seed", range(3))
 
 
@@ -51,6 +54,11 @@ def assert_share(found, total, share):
     assert abs(found / total - share) < 4 * np.sqrt(share * (1 - share) / total)
 
 
+def is_subsequence(part, whole):
+    rest = iter(whole)
+    return all(item in rest for item in part)
+
+
 # -- What noise leaves alone ---------------------------------------------------------
 
 
@@ -60,27 +68,35 @@ def test_without_noise_nothing_changes(seed):
     np.testing.assert_array_equal(noisy(ids, seed), ids)
 
 
-@every
+@in_place
 @each_seed
-def test_padding_stays_and_special_tokens_are_kept(noise, seed):
+def test_padding_and_special_tokens_stay(noise, seed):
     ids = sentences(seed)
     found = noisy(ids, seed, **noise)
+    special = ids < ORDINARY
     assert (found != ids).any()
-    np.testing.assert_array_equal(found == 0, ids == 0)
-    for special in range(1, ORDINARY):
-        if special != MASK or not noise.get("mask_rate"):
-            counts = [(each == special).sum(axis=1) for each in (ids, found)]
-            np.testing.assert_array_equal(*counts)
-    if not noise.get("shuffle_distance"):
-        special = ids < ORDINARY
-        np.testing.assert_array_equal(found[special], ids[special])
+    np.testing.assert_array_equal(found[special], ids[special])
+    # Nothing else becomes special, but what is masked.
+    assert ((found[~special] >= ORDINARY) | (found[~special] == MASK)).all()
+    if not noise.get("mask_rate"):
+        assert (found[~special] >= ORDINARY).all()
+
+
+@each_seed
+def test_deletion_spares_special_tokens(seed):
+    ids = sentences(seed)
+    for row, found in zip(ids, noisy(ids, seed, delete_rate=0.6), strict=True):
+        specials = [token for token in row if 0 < token < ORDINARY]
+        assert [token for token in found if 0 < token < ORDINARY] == specials
 
 
 def test_a_batch_of_special_tokens_and_padding_stays():
-    ids = np.array([[1, 1, 1, 1, 0], [2, 0, 0, 0, 0], [0, 0, 0, 0, 0]], "int32")
-    for noise in (ALL, {"mask_rate": 1.0}, {"replace_rate": 1.0}):
-        np.testing.assert_array_equal(noisy(ids, **noise), ids)
-        np.testing.assert_array_equal(noisy(ids[2:], **noise), ids[2:])
+    ids = np.array([[3, 1, 2, 4, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], "int32")
+    np.testing.assert_array_equal(noisy(ids, **ALL), ids)
+    np.testing.assert_array_equal(noisy(ids[2:], **ALL), ids[2:])
+    ones = {"shuffle_distance": 9, "delete_rate": 1.0}
+    np.testing.assert_array_equal(noisy(ids, mask_rate=1.0, **ones), ids)
+    np.testing.assert_array_equal(noisy(ids, replace_rate=1.0, **ones), ids)
 
 
 @every
@@ -139,7 +155,7 @@ def test_replacements_come_from_other_rows_too():
 
 def test_replacements_are_no_padding_and_no_special_tokens():
     ids = np.zeros((200, 50), "int32")
-    ids[:, :3] = [1, 7, 2]
+    ids[:, :3] = [3, 7, 4]
     ids[::2, 1] = 8
     found = noisy(ids, replace_rate=1.0)
     assert set(found[:, 1]) == {7, 8}
@@ -176,8 +192,9 @@ def test_shuffled_rows_are_permutations_of_themselves(distance, seed):
 
 
 def moves(found):
-    """Returns how far the tokens of numbered rows went."""
-    return np.abs(found - ORDINARY - np.arange(found.shape[1]))
+    """How far the ordinary tokens of numbered rows went."""
+    places = np.abs(found - ORDINARY - np.arange(found.shape[1]))
+    return places[found >= ORDINARY]
 
 
 @pytest.mark.parametrize("distance", [1, 2, 3])
@@ -186,36 +203,15 @@ def test_tokens_move_up_to_the_distance_and_no_farther(distance, seed):
     assert moves(noisy(numbered(), seed, shuffle_distance=distance)).max() == distance
 
 
-def words_of(row, starts):
-    """Splits a row into tuples of token ids, one per word."""
-    ends = np.flatnonzero(starts[row])[1:]
-    return [tuple(word) for word in np.split(row, ends)]
-
-
-@pytest.mark.parametrize("distance", [1, 2, 5])
-@each_seed
-def test_the_pieces_of_a_word_move_together(distance, seed):
-    rng = np.random.default_rng(seed)
-    starts = rng.random(ORDINARY + 50) < 0.6
-    starts[: ORDINARY + 1] = True
+@pytest.mark.parametrize("distance", [1, 3])
+def test_special_tokens_do_not_count_as_places(distance):
     farthest = 0
-    found = noisy(
-        numbered(), seed, shuffle_distance=distance, word_starts=starts.tolist()
-    )
-    words = words_of(numbered()[0], starts)
-    for row in found:
-        places = [words.index(word) for word in words_of(row, starts)]
-        assert sorted(places) == list(range(len(words)))
-        farthest = max(farthest, np.abs(places - np.arange(len(places))).max())
+    ids = sentences(0)
+    for row, found in zip(ids, noisy(ids, shuffle_distance=distance), strict=True):
+        ordinary, found = row[row >= ORDINARY], found[found >= ORDINARY]
+        places = np.searchsorted(ordinary, found)  # numbered rows: they grow
+        farthest = max(farthest, np.abs(places - np.arange(len(found))).max())
     assert farthest == distance
-
-
-def test_a_piece_without_its_word_moves_as_a_word():
-    ids = np.array([[4, 5, 6, 0]] * 200, "int32")  # begins inside a word
-    starts = np.array([True] * 4 + [False, True, True])
-    found = noisy(ids, shuffle_distance=1, word_starts=starts)
-    assert {tuple(row) for row in found} > {(4, 5, 6, 0), (5, 4, 6, 0)}
-    assert (found[:, 3] == 0).all()
 
 
 def test_a_greater_distance_moves_tokens_farther():
@@ -229,19 +225,75 @@ def test_rows_are_shuffled_independently():
     assert len(np.unique(found, axis=0)) == len(found)
 
 
+# -- Deletion ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+@each_seed
+def test_delete_rate(rate, seed):
+    ids = sentences(seed)
+    total = (ids >= ORDINARY).sum()
+    left = (noisy(ids, seed, delete_rate=rate) >= ORDINARY).sum()
+    assert_share(total - left, total, rate)
+
+
+@each_seed
+def test_deletion_keeps_the_order_and_pads_on_the_right(seed):
+    ids = sentences(seed)
+    for row, found in zip(ids, noisy(ids, seed, delete_rate=0.4), strict=True):
+        kept = np.trim_zeros(found, "b")
+        assert 0 < len(kept) < (row != 0).sum()
+        assert (kept != 0).all()
+        assert is_subsequence(kept.tolist(), row.tolist())
+
+
+@each_seed
+def test_a_row_that_would_lose_everything_loses_nothing(seed):
+    ids = numbered()
+    lengths = np.random.default_rng(seed).integers(0, 51, len(ids))
+    ids[np.arange(50) >= lengths[:, None]] = 0
+    np.testing.assert_array_equal(noisy(ids, seed, delete_rate=1.0), ids)
+
+
+def test_special_tokens_left_over_do_not_count_as_a_sentence():
+    ids = np.array([[3, 9, 8, 4, 0], [9, 1, 0, 0, 0]] * 100, "int32")
+    np.testing.assert_array_equal(noisy(ids, delete_rate=1.0), ids)
+
+
+def test_short_rows_are_never_emptied():
+    alone = np.array([[9, 0, 0]] * 500, "int32")
+    np.testing.assert_array_equal(noisy(alone, delete_rate=0.5), alone)
+    pairs = np.array([[8, 9, 0]] * 4000, "int32")
+    left = (noisy(pairs, delete_rate=0.7) != 0).sum(axis=1)
+    assert set(left) == {1, 2}
+    assert_share((left == 1).sum(), len(pairs), 2 * 0.7 * 0.3)
+
+
 # -- All kinds together --------------------------------------------------------------
 
 
 @each_seed
 def test_every_kind_of_noise_together(seed):
     ids = numbered()
-    found = noisy(ids, seed, mask_rate=0.2, shuffle_distance=2)
-    assert_share((found == MASK).sum(), ids.size, 0.2)
+    found = noisy(ids, seed, mask_rate=0.2, shuffle_distance=2, delete_rate=0.3)
+    left = found != 0
+    assert_share(ids.size - left.sum(), ids.size, 0.3)
+    assert_share((found == MASK).sum(), left.sum(), 0.2)
     for row in found:
-        kept = row[row != MASK]
-        assert len(set(kept)) == len(kept)
-        places = kept - ORDINARY - np.flatnonzero(row != MASK)
-        assert 0 < np.abs(places).max() <= 2
+        kept = np.trim_zeros(row, "b")
+        assert (kept != 0).all()
+        tokens = kept[kept != MASK]
+        assert len(set(tokens)) == len(tokens)
+        # Two tokens that were five or more apart cannot have changed places.
+        assert all(
+            tokens[n] < tokens[n + 1 :].min() + 5 for n in range(len(tokens) - 1)
+        )
+
+
+def test_masked_tokens_go_missing_like_others():
+    found = noisy(numbered(), mask_rate=1.0, delete_rate=0.3)
+    assert set(found.ravel()) == {0, MASK}
+    assert_share((found == 0).sum(), found.size, 0.3)
 
 
 # -- Seeds ---------------------------------------------------------------------------
@@ -259,11 +311,12 @@ def test_the_seed_alone_decides(noise):
 
 
 def test_kinds_of_noise_are_drawn_apart():
-    # Else the tokens that move would be the masked ones, or never them.
+    # Else the tokens that go missing would be the masked ones, or never them.
     ids = numbered()
     masked = noisy(ids, mask_rate=0.5) == MASK
-    moved = noisy(ids, shuffle_distance=1) != ids
-    assert_share((masked & moved).sum(), moved.sum(), 0.5)
+    kept = noisy(ids, delete_rate=0.5)
+    gone = np.array([~np.isin(*pair) for pair in zip(ids, kept, strict=True)])
+    assert_share((masked & gone).sum(), ids.size, 0.25)
 
 
 def test_works_inside_a_dataset():
@@ -285,7 +338,7 @@ def test_works_inside_a_dataset():
 # -- Arguments -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mask_rate", "replace_rate"])
+@pytest.mark.parametrize("name", ["mask_rate", "replace_rate", "delete_rate"])
 @pytest.mark.parametrize("value", [-0.1, 1.1, float("nan"), True, "x", None])
 def test_bad_rates_raise(name, value):
     with pytest.raises(ValueError, match=name):
@@ -301,8 +354,3 @@ def test_bad_distances_raise(value):
 def test_rates_above_one_together_raise():
     with pytest.raises(ValueError, match="mask_rate.*replace_rate"):
         noisy(sentences(0), mask_rate=0.6, replace_rate=0.5)
-
-
-def test_a_single_sentence_is_named():
-    with pytest.raises(ValueError, match="`token_ids` must have the shape"):
-        noisy(sentences(0)[0], **ALL)
