@@ -36,13 +36,13 @@ def write_source(folder, root=ROOT):
         pages.render((templates / name).read_text("utf-8"), root)
         for name in ("grid.md", "tables.md")
     )
-    titles = [path.relative_to(root).as_posix() for path in notebooks] + [*TEXTS]
+    names = [path.relative_to(root).as_posix() for path in notebooks] + [*TEXTS]
     index = pages.render(
         (templates / "index.md").read_text("utf-8"),
         root,
         grid=grid,
         table=table,
-        pages=[title.rpartition(".")[0] for title in titles],
+        pages=[name.rpartition(".")[0] for name in names],
     )
     texts = {name: (root / name).read_text("utf-8") for name in TEXTS}
     for name, text in (texts | {"index.md": index}).items():
