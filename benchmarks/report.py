@@ -1,15 +1,17 @@
 """Writes README.md in this folder from the records of the four benchmarks.
 
-`make bench` runs them first; `python -m benchmarks.report` does not. The text is
-docs/templates/benchmarks.md.
+Their headlines go among the published results. `make bench` runs the benchmarks first;
+`python -m benchmarks.report` does not. The text is docs/templates/benchmarks.md.
 """
 
 import json
 from pathlib import Path
 
+import nbformat
+
 from benchmarks import bench_q1, bench_q2, bench_q3, bench_q4, timing
 from common import presets
-from tools import pages
+from tools import freshness, pages
 
 PAGE = Path(__file__).with_name("README.md")
 BENCHMARKS = (bench_q1, bench_q2, bench_q3, bench_q4)
@@ -81,5 +83,26 @@ def read_records():
     return [json.loads(path.read_text("utf-8")) for path in paths]
 
 
+def publish(question, headline, root=presets.ROOT):
+    """Puts a headline among the published results of a question.
+
+    Raises:
+        ValueError: If results and notebook were not of one full run before.
+    """
+    (path,) = freshness.find_notebooks(question, root)
+    problems = freshness.notebook_problems(path)
+    if problems:
+        raise ValueError("\n".join(problems))
+    results = path.parent / "results" / "results.json"
+    content = json.loads(results.read_text("utf-8"))
+    content["metrics"] |= headline
+    results.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["executed"] = freshness.stamp(notebook, content)
+    nbformat.write(notebook, path)
+
+
 if __name__ == "__main__":
+    for benchmark, found in zip(BENCHMARKS, read_records(), strict=True):
+        publish(benchmark.QUESTION, found["headline"])
     PAGE.write_text(page(read_records()), "utf-8")

@@ -15,9 +15,6 @@ def draw_network(model):
 
     Args:
         model: from `build_autoencoder`.
-
-    Returns:
-        The figure.
     """
     shapes = [encode.input.shape[1:] for encode, _ in model.pairs]
     shapes.append(model.encoder.output_shape[1:])
@@ -61,9 +58,6 @@ def plot_training(history):
 
     Args:
         history: what `train` returns.
-
-    Returns:
-        The figure.
     """
     figure, axes = plt.subplots()
     names = sorted(name for name in history if name.startswith("inversion"))
@@ -85,9 +79,6 @@ def show_images(rows, title="", *, gap=None):
         rows: dict from a label to an array `(n, 28, 28, 1)`, the same n in all.
         title: str.
         gap: int, the image before which there is a gap. None leaves none.
-
-    Returns:
-        The figure.
     """
     count = len(next(iter(rows.values()))) + (gap is not None)
     size, margin, top = 0.62, 0.075 * max(map(len, rows)), 0.4  # inches
@@ -117,9 +108,6 @@ def plot_layers(panels, ylabel, title=""):
             `(layers,)`.
         ylabel: str.
         title: str, the message of the figure.
-
-    Returns:
-        The figure.
     """
     figure, all_axes = plt.subplots(
         1, len(panels), figsize=(9, 4.6), sharey=True, squeeze=False
@@ -150,9 +138,6 @@ def plot_price(curves, chosen):
         curves: dict from a kind to dict from λ to a list of `(mse, largest FVU)`, one
             per seed.
         chosen: dict from a kind to the λ to mark.
-
-    Returns:
-        The figure.
     """
     figure, all_axes = plt.subplots(1, len(curves), figsize=(9, 3.8), squeeze=False)
     for axes, (kind, points) in zip(all_axes[0], curves.items(), strict=True):

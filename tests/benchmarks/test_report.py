@@ -1,10 +1,14 @@
 """benchmarks/report.py: one page from all records."""
 
+import json
+
 import pytest
 
 from benchmarks import report, timing
 from benchmarks.timing import EAGER, INDUCTOR, OURS
 from tests.benchmarks import make_row
+from tests.tools.test_freshness import root, write_results  # noqa: F401
+from tools import freshness
 
 SWEEP = {"runs": 6, "steps": 4000, "one_after_the_other": 50.0, "ray": 40.0}
 SWEEP |= {"ratio": {"median": 1.25, "min": 1.2, "max": 1.3}}
@@ -65,3 +69,13 @@ def test_records_of_different_versions_or_processors_are_refused(records):
 
 def test_the_page_is_that_of_the_records():
     assert report.PAGE.read_text("utf-8") == report.page(report.read_records())
+
+
+def test_a_headline_joins_what_one_full_run_published(root):  # noqa: F811
+    report.publish("q1_one", {"speedup": 2.0}, root)
+    published = json.loads((root / "q1_one/results/results.json").read_text())
+    assert published["metrics"] == {"accuracy": 0.5, "speedup": 2.0}
+    assert freshness.find_problems(root) == []
+    write_results(root, metrics={"accuracy": 0.6})
+    with pytest.raises(ValueError, match="not of the same run"):
+        report.publish("q1_one", {"speedup": 2.0}, root)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from q1_tbptt.tbptt import TBPTTClassifier, gradient_magnitudes
 from q2_reset_cell.reset_cell import ResetCell, ResetRNN
+from tests.q1_tbptt.test_tbptt import finite_differences
 from tests.two_devices import mirrored
 
 BATCH, TIME, FEATURES, UNITS = 3, 5, 3, 4
@@ -27,23 +27,20 @@ MASK = np.array([[1, 1, 0, 1, 1], [0, 0, 1, 0, 1], [1, 1, 1, 0, 0]], bool)
 # The same recurrence: `RNN(ResetCell(...))` and `ResetRNN(...)`.
 KINDS = pytest.mark.parametrize("kind", ["cell", "layer"])
 
-OF_THE_LOOP = dict.fromkeys(
-    ["return_sequences", "return_state", "go_backwards"]
-    + ["stateful", "unroll", "zero_output_for_mask"],
-    True,
-)
+LOOP = "return_sequences return_state go_backwards stateful unroll zero_output_for_mask"
+OF_THE_LOOP = dict.fromkeys(LOOP.split(), True)
 
 
-def make(kind, dtype="float64", build=True, units=UNITS, features=FEATURES, **options):
-    """Returns the layer, built and with weights that neither vanish nor saturate."""
+def make(kind, dtype="float64", filled=True, units=UNITS, features=FEATURES, **options):
+    """Returns a built layer, whose weights neither vanish nor saturate if `filled`."""
     loop = {name: options.pop(name) for name in OF_THE_LOOP if name in options}
     if kind == "layer":
         layer = ResetRNN(units, dtype=dtype, **loop, **options)
     else:
         cell = ResetCell(units, dtype=dtype, **options)
         layer = keras.layers.RNN(cell, dtype=dtype, **loop)
-    if build:
-        layer.build((BATCH, TIME, features))
+    layer.build((BATCH, TIME, features))
+    if filled:
         fill(layer)
     return layer
 
@@ -91,9 +88,6 @@ def assert_gradients(found, expected, rtol):
         assert_close(found[name], expected[name], rtol)
 
 
-# -- Oracles -------------------------------------------------------------------------
-
-
 GATES = {
     "hard_sigmoid": lambda a: np.clip(a + 3, 0, 6) / 6,
     "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
@@ -119,23 +113,6 @@ def numpy_states(weights, inputs=INPUTS, state=0, mask=None, **options):
         state = new if mask is None else np.where(mask[:, k, None], new, state)
         states.append(state)
     return np.stack(states, axis=1)
-
-
-def finite_differences(function, arrays, step=1e-5):
-    """Returns the central differences of `function(arrays)` by every entry."""
-    arrays = {name: array.copy() for name, array in arrays.items()}
-    result = {name: np.zeros_like(array) for name, array in arrays.items()}
-    for name, array in arrays.items():
-        for index, value in np.ndenumerate(array):
-            array[index] = value + step
-            above = function(arrays)
-            array[index] = value - step
-            result[name][index] = (above - function(arrays)) / (2 * step)
-            array[index] = value
-    return result
-
-
-# -- The equations -------------------------------------------------------------------
 
 
 VARIANTS = [
@@ -211,9 +188,6 @@ def test_a_closed_gate_cuts_off_its_own_and_all_earlier_inputs(kind, shared):
     assert found["initial_state"].all() and found["inputs"][:, :3, :-1].all()
 
 
-# -- What Keras adds to a cell -------------------------------------------------------
-
-
 @KINDS
 @pytest.mark.parametrize("unroll", [False, True])
 def test_masked_steps_pass_the_state_unchanged_and_return_0_if_told(kind, unroll):
@@ -244,32 +218,24 @@ def test_padding_of_an_embedding_changes_nothing(kind):
 
 
 @KINDS
-def test_loop_options(kind):
-    expected = numpy_states(values(make(kind)))
+def test_the_loop_takes_any_number_of_steps_and_every_option(kind):
+    layer = make(kind, return_sequences=True)
+    expected = numpy_states(values(layer))
+    unknown = tf.TensorSpec((None, None, FEATURES), "float64")
+    function = tf.function(layer, input_signature=[unknown])
+    for steps in (1, 3, TIME):
+        assert_close(function(INPUTS[:, :steps]), expected[:, :steps])
+
     assert_close(make(kind)(INPUTS), expected[:, -1])
     assert_close(make(kind, unroll=True)(INPUTS), expected[:, -1])
     backwards = make(kind, go_backwards=True, return_sequences=True)
     assert_close(backwards(INPUTS), numpy_states(values(backwards), INPUTS[:, ::-1]))
 
-
-@KINDS
-def test_a_stateful_layer_goes_on_where_it_ended(kind):
-    layer = make(kind, stateful=True, return_sequences=True)
-    expected = numpy_states(values(layer))
-    assert_close(layer(INPUTS[:, :2]), expected[:, :2])
-    assert_close(layer(INPUTS[:, 2:]), expected[:, 2:])
-    layer.reset_state()
-    assert_close(layer(INPUTS), expected)
-
-
-@KINDS
-def test_any_number_of_steps(kind):
-    layer = make(kind, return_sequences=True)
-    unknown = tf.TensorSpec((None, None, FEATURES), "float64")
-    function = tf.function(layer, input_signature=[unknown])
-    for steps in (1, 3, TIME):
-        found = function(INPUTS[:, :steps])
-        assert_close(found, numpy_states(values(layer))[:, :steps])
+    stateful = make(kind, stateful=True, return_sequences=True)
+    assert_close(stateful(INPUTS[:, :2]), expected[:, :2])
+    assert_close(stateful(INPUTS[:, 2:]), expected[:, 2:])
+    stateful.reset_state()
+    assert_close(stateful(INPUTS), expected)
 
 
 def test_a_stack_of_cells_is_a_stack_of_layers():
@@ -280,9 +246,6 @@ def test_a_stack_of_cells_is_a_stack_of_layers():
     fill(layer)
     first = numpy_states(values(cells[0]))
     assert_close(layer(INPUTS), numpy_states(values(cells[1]), first))
-
-
-# -- Dropout -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"training": False}, {"training": True}])
@@ -314,11 +277,9 @@ def test_the_layer_is_the_cell_in_a_loop(dropout, recurrent_dropout, options):
 def test_a_dropped_feature_is_hidden_from_candidate_and_gate_alike(kind):
     linear = dict(activation="linear", reset_activation="linear", units=8, features=8)
     layer = make(kind, dropout=0.5, return_sequences=True, **linear)
-    ones = np.ones((50, TIME, 8))
-    identity = np.eye(8)
-    assign(layer, kernel=identity, recurrent_kernel=0, reset_kernel=identity)
+    assign(layer, kernel=np.eye(8), recurrent_kernel=0, reset_kernel=np.eye(8))
     assign(layer, bias=1, reset_bias=2)
-    found = layer(ones, training=True).numpy()
+    found = layer(np.ones((50, TIME, 8)), training=True).numpy()
     # (m + 1)(m + 2), where m is 0 or, every second time, 1 / (1 - 0.5).
     assert set(found.flat) == {2.0, 12.0}
     assert 0.3 < (found[:, 0] == 2).mean() < 0.7
@@ -328,8 +289,8 @@ def test_a_dropped_feature_is_hidden_from_candidate_and_gate_alike(kind):
 
 @KINDS
 def test_a_dropped_state_is_hidden_at_every_step(kind):
-    options = dict(return_sequences=True, activation="linear")
-    layer = make(kind, recurrent_dropout=0.5, **options)
+    linear = dict(activation="linear", return_sequences=True)
+    layer = make(kind, recurrent_dropout=0.5, **linear)
     assign(layer, kernel=0, bias=0, recurrent_kernel=np.eye(UNITS))
     assign(layer, reset_kernel=0, reset_bias=100)
     inputs, ones = np.ones((50, TIME, FEATURES)), np.ones((50, UNITS))
@@ -338,23 +299,15 @@ def test_a_dropped_state_is_hidden_at_every_step(kind):
     assert_close(found, found[:, :1] * (2.0 ** np.arange(TIME))[:, None])
 
 
-# -- The parts of a step -------------------------------------------------------------
-
-
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("axes", [1, 2, 3])
-def test_reset_gate_takes_inputs_of_any_rank(axes, shared):
+def test_reset_gate_takes_inputs_of_any_rank_or_names_their_shape(shared):
     # Dropout does not reach it.
     cell = make("cell", shared_reset=shared, dropout=0.5).cell
-    inputs = INPUTS[(0,) * (3 - axes)]
-    assert_close(cell.reset_gate(inputs), numpy_gates(values(cell), inputs))
-
-
-@pytest.mark.parametrize("shape", [(2,), (7, 4), (2, 5, 1)])
-def test_reset_gate_names_the_shape_it_cannot_use(shape):
-    cell = make("cell").cell
-    with pytest.raises(ValueError, match=re.escape(str(shape))):
-        cell.reset_gate(np.zeros(shape))
+    for inputs in (INPUTS, INPUTS[0], INPUTS[0, 0]):
+        assert_close(cell.reset_gate(inputs), numpy_gates(values(cell), inputs))
+    for shape in ((2,), (7, 4), (2, 5, 1)):
+        with pytest.raises(ValueError, match=re.escape(str(shape))):
+            cell.reset_gate(np.zeros(shape))
 
 
 @pytest.mark.parametrize(
@@ -376,13 +329,9 @@ def test_a_use_outside_a_layer_leaves_no_dropout_mask_behind(use):
     assert first.shape == (50, TIME, UNITS) and (first != second).any()
 
 
-# -- Initial weights and losses ------------------------------------------------------
-
-
 @KINDS
 def test_initial_weights(kind):
-    layer = make(kind, build=False, dtype="float32")
-    layer.build(INPUTS.shape)
+    layer = make(kind, "float32", filled=False)
     weights = values(layer)
     assert (weights["kernel"] != weights["reset_kernel"]).all()
     np.testing.assert_array_equal(weights["bias"], np.zeros(UNITS))
@@ -393,17 +342,15 @@ def test_initial_weights(kind):
 
 
 @KINDS
-def test_initializers(kind):
-    names = ["kernel", "recurrent_kernel", "reset_kernel", "bias", "reset_bias"]
-    keywords = ["kernel", "recurrent", "reset_kernel", "bias", "reset_bias"]
+def test_every_weight_has_its_initializer(kind):
+    names = ["kernel", "recurrent", "bias", "reset_kernel", "reset_bias"]
     options = {
-        f"{keyword}_initializer": keras.initializers.Constant(0.5 + k)
-        for k, keyword in enumerate(keywords)
+        f"{name}_initializer": keras.initializers.Constant(k)
+        for k, name in enumerate(names, 1)
     }
-    layer = make(kind, build=False, **options)
-    layer.build(INPUTS.shape)
-    for k, name in enumerate(names):
-        assert (values(layer)[name] == 0.5 + k).all(), name
+    weights = make(kind, filled=False, **options).weights
+    for k, (name, weight) in enumerate(zip(names, weights, strict=True), 1):
+        assert weight.name.startswith(name) and (weight.numpy() == k).all()
 
 
 @KINDS
@@ -428,9 +375,6 @@ def test_a_frozen_layer_has_no_weights_to_train():
     layer = make("layer", trainable=False)
     assert len(layer.weights) == 5
     assert not layer.trainable_weights and not layer.cell.trainable_weights
-
-
-# -- Saving --------------------------------------------------------------------------
 
 
 OF_THE_CELL = {
@@ -471,11 +415,10 @@ def test_every_option_is_in_the_config(layer_class, options):
 
 @KINDS
 def test_a_saved_model_is_the_same_model(kind, tmp_path):
-    loop = {**OF_THE_LOOP, "return_state": False, "unroll": False}
+    options = {**OF_THE_LOOP, **OF_THE_CELL, "return_state": False, "unroll": False}
     if kind == "layer":
-        layer = ResetRNN(UNITS, activity_regularizer="l2", **loop, **OF_THE_CELL)
-    else:
-        layer = keras.layers.RNN(ResetCell(UNITS, **OF_THE_CELL), **loop)
+        options["activity_regularizer"] = "l2"
+    layer = make(kind, **options)
     sequences = keras.Input((TIME, FEATURES), batch_size=BATCH, dtype="float64")
     model = keras.Sequential([sequences, layer])
     model.save(tmp_path / "model.keras")
@@ -514,29 +457,23 @@ def test_layer_and_cell_load_the_weights_of_each_other(kinds, by_file, tmp_path)
     np.testing.assert_allclose(target(inputs), expected, rtol=1e-5, atol=1e-6)
 
 
-# -- Where it runs -------------------------------------------------------------------
-
-
-def make_two():
-    first = make("cell", "float32", return_sequences=True)
-    return first, make("layer", "float32", features=UNITS)
-
-
 def fitted_weights(**options):
-    """Returns the weights after two steps on batches of two lengths."""
-    model = keras.Sequential([keras.Input((None, FEATURES)), *make_two()])
+    """Returns the weights before and after two steps on batches of two lengths."""
+    first = make("cell", "float32", return_sequences=True)
+    second = make("layer", "float32", features=UNITS)
+    model = keras.Sequential([keras.Input((None, FEATURES)), first, second])
+    before = model.get_weights()
     model.compile(keras.optimizers.SGD(0.5), "mse", **options)
     for length in (TIME, 3):
         inputs, targets = INPUTS[:2, :length], PROBE[:2, 0]
         model.fit(inputs, targets, batch_size=2, verbose=0, shuffle=False)
-    return [weight.numpy() for weight in model.trainable_weights]
+    return before, model.get_weights()
 
 
 def test_xla_and_two_mirrored_devices_take_the_steps_of_a_graph():
-    start = [weight.numpy() for layer in make_two() for weight in layer.weights]
-    expected = fitted_weights(jit_compile=False)
-    by_xla = fitted_weights(jit_compile=True)
-    by_two = mirrored(__name__, "fitted_weights(jit_compile=False)")
+    start, expected = fitted_weights(jit_compile=False)
+    _, by_xla = fitted_weights(jit_compile=True)
+    _, by_two = mirrored(__name__, "fitted_weights(jit_compile=False)")
     for before, after, *found in zip(start, expected, by_xla, by_two, strict=True):
         assert np.abs(after - before).max() > 1e-3
         for one in found:
@@ -556,34 +493,6 @@ def test_mixed_precision(kind, policy):
     for found, expected in zip((outputs, gates), exact, strict=True):
         atol = 0.004 if half == "float16" else 0.03
         np.testing.assert_allclose(tf.cast(found, "float64"), expected, 0, atol)
-
-
-def test_the_classifier_of_question_1_trains_it_by_truncated_backpropagation(tmp_path):
-    ids = np.array([[5, 2, 9, 3, 10], [0, 7, 5, 1, 8]], "int32")
-    labels = np.array([1.0, 0.0], "float32")
-    model = TBPTTClassifier(ResetCell(UNITS), vocab_size=11, embedding_dim=3, t=2)
-    model(ids)
-    before = model.get_weights()
-    loss = keras.losses.BinaryCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.5), loss=loss, run_eagerly=True)
-    model.fit(ids, labels, verbose=0)
-    for one, other in zip(before, model.get_weights(), strict=True):
-        assert (one != other).any()
-
-    for found in gradient_magnitudes(model, ids, labels):
-        assert (np.nan_to_num(found[:, :3]) == 0).all()  # NaN before a sentence
-        assert (found[:, 3:] > 0).all()
-    model.t = None
-    for found in gradient_magnitudes(model, ids, labels):
-        assert (found[0] > 0).all()
-
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert isinstance(loaded.cell, ResetCell)
-    np.testing.assert_array_equal(loaded(ids), model(ids))
-
-
-# -- Bad arguments -------------------------------------------------------------------
 
 
 BAD = [
