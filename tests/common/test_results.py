@@ -4,7 +4,7 @@ import errno
 import json
 import math
 import multiprocessing
-from typing import NamedTuple
+import types
 
 import numpy as np
 import pytest
@@ -25,17 +25,12 @@ def test_summarise():
         results.summarise([])
 
 
-@pytest.mark.parametrize(
-    "value, options, text",
-    [
-        (0.8316, {}, "83.2%"),
-        ([0.83, 0.84, 0.832], {}, "83.4 ± 0.5%"),
-        ([0.83, 0.84, 0.832], {"seeds": True}, "83.4 ± 0.5% (3 seeds)"),
-        ({"mean": 0.5, "std": 0.0, "n": 1}, {"seeds": True}, "50.0%"),
-    ],
-)
-def test_a_percentage_has_its_spread(value, options, text):
-    assert results.percent(value, **options) == text
+def test_a_percentage_has_its_spread():
+    several, one = [0.83, 0.84, 0.832], {"mean": 0.5, "std": 0.0, "n": 1}
+    assert results.percent(0.8316) == "83.2%"
+    assert results.percent(several) == "83.4 ± 0.5%"
+    assert results.percent(several, seeds=True) == "83.4 ± 0.5% (3 seeds)"
+    assert results.percent(one, seeds=True) == "50.0%"
 
 
 def test_a_table_sets_numbers_to_the_right():
@@ -50,11 +45,8 @@ def test_a_table_sets_numbers_to_the_right():
 
 
 def test_results_round_trip(repository):
-    metrics = {
-        "whole": np.int64(3),
-        "exact": np.float32(0.0),
-        "accuracy": results.summarise([0.5, 0.75]),
-    }
+    metrics = {"whole": np.int64(3), "exact": np.float32(0.0)}
+    metrics["accuracy"] = results.summarise([0.5, 0.75])
     path = write(metrics=metrics)
     assert path == repository / "build" / "q1_tbptt" / "results" / "results.json"
     found = json.loads(path.read_text())
@@ -76,14 +68,7 @@ def test_bad_metric_is_named_and_nothing_written(repository, value):
     assert not list(repository.rglob("results.json"))
 
 
-class Data(NamedTuple):
-    texts: list
-
-    @property
-    def cache_key(self):
-        return ["toy", len(self.texts)]
-
-
+TOY = types.SimpleNamespace(cache_key=["toy", 2])
 COUNTER = []
 
 
@@ -101,28 +86,27 @@ def full(repository, monkeypatch):
 
 
 def test_full_preset_caches_by_arguments_versions_and_code(full, monkeypatch):
-    data = Data(["a", "b"])
-    first = run(data)
+    first = run(TOY)
     assert first["runs"] == 1 and first["pair"] == [1, 2] and first["seconds"] >= 0
-    assert run(data) == run(data=data, seed=0, model=object()) == first
-    assert run(data, seed=1)["runs"] == 2
-    assert run(data, rate=0.1)["runs"] == 3
-    assert run(Data(["a"]))["runs"] == 4
+    assert run(TOY) == run(data=TOY, seed=0, model=object()) == first
+    assert run(TOY, seed=1)["runs"] == 2
+    assert run(TOY, rate=0.1)["runs"] == 3
+    assert run(types.SimpleNamespace(cache_key=["toy", 1]))["runs"] == 4
     (full / "q1_tbptt" / "code.py").write_text("a = 2\n")
-    assert run(data)["runs"] == 5
+    assert run(TOY)["runs"] == 5
     monkeypatch.setattr(presets, "versions", lambda: {"python": "4"})
-    assert run(data)["runs"] == 6
+    assert run(TOY)["runs"] == 6
 
 
 def test_an_argument_that_no_key_can_hold_is_named(repository):
     for value in (math.nan, np.zeros(2), object()):
         with pytest.raises(TypeError, match="`seed` of run must be a JSON value"):
-            run(Data([]), seed=value)
+            run(TOY, seed=value)
 
 
 def test_quick_preset_does_not_cache(repository):
     COUNTER.clear()
-    assert [run(Data([]))["runs"] for _ in range(2)] == [1, 2]
+    assert [run(TOY)["runs"] for _ in range(2)] == [1, 2]
     assert not (repository / "build").exists()
 
 
@@ -133,18 +117,18 @@ def test_what_was_interrupted_is_computed_again(full, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(results.sweep, "compute", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(Data([]))
-    assert run(Data([]))["runs"] == 1
+            run(TOY)
+    assert run(TOY)["runs"] == 1
 
 
 def test_the_time_of_a_replayed_run_counts_until_another_question_begins(full):
-    run(Data([]))
+    run(TOY)
     (path,) = (full / "build" / "runs" / "q1_tbptt").iterdir()
     content = json.loads(path.read_text())
     content["result"]["seconds"] = 1000.0
     path.write_text(json.dumps(content))
     results.restart()
-    run(Data([]))
+    run(TOY)
     assert 1000 <= json.loads(write().read_text())["wall_seconds"] < 1060
     results.restart()
     assert json.loads(write().read_text())["wall_seconds"] < 60

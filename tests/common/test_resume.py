@@ -1,6 +1,7 @@
 """common/resume.py: a training that was killed ends as one that was not."""
 
 import functools
+import itertools
 import os
 import resource
 
@@ -13,6 +14,7 @@ from common import resume
 from tests.interruption import KillAt, Killed
 
 EPOCHS, BATCHES = 3, 3
+KINDS = ("finite", "endless", "filtered", "generator")
 RNG = np.random.default_rng(0)
 INPUTS = RNG.normal(size=(12, 3)).astype("float32")
 TARGETS = np.eye(2, dtype="float32")[(INPUTS.sum(axis=1) > 0).astype(int)]
@@ -30,24 +32,18 @@ def data(kind="finite"):
     if kind == "generator":
         spec = dataset.element_spec
         return tf.data.Dataset.from_generator(dataset.__iter__, output_signature=spec)
-    return {
-        "finite": dataset,
-        "endless": dataset.repeat(),
-        "filtered": dataset.filter(lambda inputs, targets: True),
-    }[kind]
+    endless, filtered = dataset.repeat(), dataset.filter(lambda *batch: True)
+    return {"finite": dataset, "endless": endless, "filtered": filtered}[kind]
 
 
-def compiled(metrics=("accuracy",), steps_per_execution=1):
+def compiled(metrics=("accuracy",), **options):
     keras.utils.set_random_seed(1)
     layers = [keras.layers.Dense(2), keras.layers.Dropout(0.5), keras.layers.Dense(2)]
     model = keras.Sequential([keras.Input((3,)), *layers])
-    model.compile(
-        keras.optimizers.AdamW(0.05, use_ema=True),
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        metrics=[*metrics],
-        steps_per_execution=steps_per_execution,
-        jit_compile=False,
-    )
+    optimizer = keras.optimizers.AdamW(0.05, use_ema=True)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    options = {"metrics": [*metrics], "jit_compile": False} | options
+    model.compile(optimizer, loss, **options)
     return model
 
 
@@ -71,20 +67,18 @@ def rewound(**options):
     return model
 
 
-def train(folder, *, kill=None, kind="finite", model=None, callbacks=None, **options):
-    model = model or rewound()
+def train(folder, *, kill=None, kind="finite", make=rewound, **options):
+    model = make()
     if kill:
-        callbacks = [callbacks or [], KillAt(kill)]
+        options["callbacks"] = [options.get("callbacks", []), KillAt(kill)]
     options = {"epochs": EPOCHS, "validation_data": VALIDATION, "verbose": 0} | options
-    history = resume.fit(
-        model, data(kind), backup_dir=folder, callbacks=callbacks, **options
-    )
+    history = resume.fit(model, data(kind), backup_dir=folder, **options)
     return model.get_weights(), history
 
 
-def fit(*, kind="endless", model=None, **options):
+def fit(*, kind="endless", make=rewound, **options):
     """Trains with stock Keras."""
-    model = model or rewound()
+    model = make()
     options = {"validation_data": VALIDATION, "verbose": 0, "shuffle": False} | options
     history = model.fit(data(kind), **options)
     return model.get_weights(), history
@@ -94,10 +88,8 @@ def assert_same(one, other):
     (weights, history), (weights_again, history_again) = one, other
     assert history.epoch == history_again.epoch
     assert list(history.history) == list(history_again.history)
-    for name, values in history.history.items():
-        np.testing.assert_array_equal(values, history_again.history[name], name)
-    for a, b in zip(weights, weights_again, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_equal(history.history, history_again.history)
+    np.testing.assert_equal(weights, weights_again)
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +98,7 @@ def whole():
 
 
 @pytest.mark.parametrize(
-    "kind, steps",
-    [
-        ("finite", None),  # a pass over the data
-        ("finite", BATCHES),
-        ("finite", 2),
-        ("filtered", BATCHES),
-        ("filtered", 2),
-        ("generator", 2),
-        ("endless", 2),
-    ],
+    "kind, steps", [("finite", None), *itertools.product(KINDS, (BATCHES, 2))]
 )
 def test_data_of_any_length_are_trained_on_as_by_fit(tmp_path, kind, steps):
     options = {"kind": kind, "steps_per_epoch": steps}
@@ -145,28 +128,21 @@ OPTIONS = {
     "rates in the logs": {
         "callbacks": [keras.callbacks.LearningRateScheduler(lambda _, rate: rate / 2)]
     },
-    "averages, and a callback in no list": {
-        "callbacks": keras.callbacks.SwapEMAWeights()
-    },
-}
-COMPILED = {
-    "metrics that are arrays": {"metrics": ("f1_score",)},
-    "executions": {"steps_per_execution": 2},
+    "averages, a callback in no list": {"callbacks": keras.callbacks.SwapEMAWeights()},
+    "metric in arrays": {"make": functools.partial(rewound, metrics=("f1_score",))},
+    "executions": {"make": functools.partial(rewound, steps_per_execution=2)},
 }
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, *COMPILED])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_every_option_is_that_of_fit(tmp_path, name):
-    options = {"epochs": EPOCHS, "steps_per_epoch": BATCHES} | OPTIONS.get(name, {})
-    settings = COMPILED.get(name, {})
-    expected = fit(model=rewound(**settings), **options)
-    found = train(tmp_path / "whole", model=rewound(**settings), **options)
-    assert_same(found, expected)
-    kill = 3 if "steps_per_execution" in settings else BATCHES + 1
+    options = {"epochs": EPOCHS, "steps_per_epoch": BATCHES} | OPTIONS[name]
+    expected = fit(**options)
+    assert_same(train(tmp_path / "whole", **options), expected)
     with pytest.raises(Killed):
-        train(tmp_path / "part", model=rewound(**settings), kill=kill, **options)
-    found = train(tmp_path / "part", model=rewound(**settings), **options)
-    assert_same(found, expected)
+        kill = 3 if name == "executions" else BATCHES + 1
+        train(tmp_path / "part", kill=kill, **options)
+    assert_same(train(tmp_path / "part", **options), expected)
 
 
 @pytest.mark.parametrize(
@@ -180,18 +156,8 @@ def test_a_training_killed_anywhere_ends_the_same(tmp_path, whole, kills):
     assert_same(train(tmp_path), whole)
 
 
-def test_a_model_that_was_never_trained_resumes(tmp_path, whole):
-    with pytest.raises(Killed):
-        train(tmp_path, kill=BATCHES + 1)
-    model = compiled()
-    assert not model.optimizer.built
-    assert_same(train(tmp_path, model=model), whole)
-
-
 @pytest.mark.parametrize("write", [1, 2, EPOCHS + 1])
-def test_a_kill_while_the_file_is_written_ends_the_same(
-    tmp_path, monkeypatch, whole, write
-):
+def test_a_kill_while_writing_ends_the_same(tmp_path, monkeypatch, whole, write):
     replace, written = os.replace, []
 
     def killed(partial, path):
@@ -207,21 +173,21 @@ def test_a_kill_while_the_file_is_written_ends_the_same(
     assert_same(train(tmp_path), whole)
 
 
-def test_a_full_disk_ends_a_training_that_resumes_with_room(tmp_path, whole):
+def test_a_full_disk_ends_a_training_that_a_new_model_resumes(tmp_path, whole):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    class FillDisk(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 1:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+    def fill_disk(epoch, logs):
+        if epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
 
     try:
         with pytest.raises(OSError, match="last.npz cannot be written.*room"):
-            train(tmp_path, callbacks=[FillDisk()])
+            train(tmp_path, callbacks=keras.callbacks.LambdaCallback(fill_disk))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["last.npz"]
-    assert_same(train(tmp_path), whole)
+    assert not compiled().optimizer.built
+    assert_same(train(tmp_path, make=compiled), whole)
 
 
 def stop(**options):
@@ -246,8 +212,7 @@ class StopWithin(keras.callbacks.Callback):
     ],
 )
 def test_what_is_finished_is_not_trained_again(tmp_path, callback, epochs):
-    options = {"epochs": EPOCHS, "steps_per_epoch": BATCHES}
-    expected = fit(callbacks=[callback()], **options)
+    expected = fit(callbacks=[callback()], epochs=EPOCHS, steps_per_epoch=BATCHES)
     assert len(expected[1].epoch) == epochs
     assert_same(train(tmp_path, callbacks=[callback()]), expected)
     before = (tmp_path / "last.npz").read_bytes()
@@ -270,19 +235,17 @@ def test_no_epochs_leave_the_model_and_the_folder_as_they_were(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_loss_that_is_not_finite_spoils_no_file(tmp_path):
-    train(tmp_path, epochs=1)
-    before = (tmp_path / "last.npz").read_bytes()
-    backup = resume.Backup(tmp_path)
-    with pytest.raises(FloatingPointError, match="became nan in epoch 2"):
-        backup.on_epoch_end(1, {"loss": float("nan")})
-    assert (tmp_path / "last.npz").read_bytes() == before
-
-
-def test_a_damaged_backup_is_named(tmp_path):
+def test_a_loss_that_is_not_finite_spoils_no_file_and_a_bad_file_is_named(tmp_path):
     train(tmp_path, epochs=1)
     file = tmp_path / "last.npz"
     whole = file.read_bytes()
+    with pytest.raises(FloatingPointError, match="became nan in epoch 2"):
+        resume.Backup(tmp_path).on_epoch_end(1, {"loss": float("nan")})
+    assert file.read_bytes() == whole
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match="`backup_dir` must be"):
+        resume.fit(model, data(), epochs=1, backup_dir=tmp_path)
     changed = bytes([*whole[:300], whole[300] ^ 1, *whole[301:]])
     cuts = [whole[:length] for length in (0, 9, len(whole) // 2, len(whole) - 9)]
     for damaged in (*cuts, changed):
@@ -291,28 +254,13 @@ def test_a_damaged_backup_is_named(tmp_path):
             train(tmp_path)
 
 
-def test_the_backup_of_another_model_is_refused(tmp_path):
-    train(tmp_path, epochs=1)
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
-    model.compile("adam", "mse")
-    with pytest.raises(ValueError, match="`backup_dir` must be"):
-        resume.fit(model, data(), epochs=1, backup_dir=tmp_path)
-
-
-@pytest.mark.parametrize(
-    "dataset, steps, message",
-    [
-        *[(data(), n, f"`steps_per_epoch` must be .*{n}") for n in (0, -1, 2.5)],
-        *[
-            (data(kind), None, "`steps_per_epoch` must be given")
-            for kind in ("endless", "filtered", "generator")
-        ],
-        *[
-            (arrays, None, r"`dataset` must be a tf\.data\.Dataset")
-            for arrays in ((INPUTS, TARGETS), INPUTS, None)
-        ],
-    ],
-)
-def test_data_without_a_length_and_arrays_are_refused(dataset, steps, message):
-    with pytest.raises(ValueError, match=message):
-        resume.fit(rewound(), dataset, epochs=1, steps_per_epoch=steps)
+def test_data_without_a_length_and_arrays_are_refused():
+    for steps in (0, -1, 2.5):
+        with pytest.raises(ValueError, match=f"`steps_per_epoch` must be .*{steps}"):
+            resume.fit(rewound(), data(), epochs=1, steps_per_epoch=steps)
+    for kind in KINDS[1:]:
+        with pytest.raises(ValueError, match="`steps_per_epoch` must be given"):
+            resume.fit(rewound(), data(kind), epochs=1)
+    for arrays in ((INPUTS, TARGETS), INPUTS, None):
+        with pytest.raises(ValueError, match=r"`dataset` must be a tf\.data\.Dataset"):
+            resume.fit(rewound(), arrays, epochs=1)
