@@ -280,7 +280,7 @@ def build_classifier(
     head="attention",
     layer=None,
     units=512,
-    dropout=0.5,
+    dropout=0.3,
     encoder_dropout=0.1,
     name=None,
 ):

@@ -123,7 +123,8 @@ def transferred(use, head, sentences, denoiser, weights, *, epochs, seed, share=
         for name in pretrained:
             learned = denoiser.encoder.get_layer(name).get_weights()
             encoder.get_layer(name).set_weights(learned)
-    classifier = build_classifier(encoder, frozen=frozen, head=head)
+    dropout = 0.2 if frozen else 0.3
+    classifier = build_classifier(encoder, frozen=frozen, head=head, dropout=dropout)
     rows, labels = sentences["train"]
     chosen = np.random.default_rng(seed).permutation(len(rows))
     chosen = chosen[: round(share * len(rows))]

@@ -31,7 +31,8 @@ from q4_denoise_text.data import (
 
 BUILD = presets.ROOT / "build" / "q4_denoise_text"
 SIZE = {"width": 128, "depth": 4, "heads": 4}
-PIECES, EPOCHS, STEPS = 1, 40, 500
+LEARNING_RATES = 1.5e-3, 3e-3  # the highest one of each piece
+EPOCHS, STEPS = 40, 500  # of each piece
 SAMPLE = 60_000  # sentences that the vocabulary is learned from
 
 
@@ -61,7 +62,16 @@ def compile_denoiser(denoiser, *, steps, learning_rate=1.5e-3, jit_compile=True)
 
 
 def pretrain(
-    denoiser, rows, *, epochs, steps=500, seed=0, noise=NOISE, folder=None, verbose=0
+    denoiser,
+    rows,
+    *,
+    epochs,
+    steps=500,
+    learning_rate=1.5e-3,
+    seed=0,
+    noise=NOISE,
+    folder=None,
+    verbose=0,
 ):
     """Trains a denoiser, or resumes where an earlier run was interrupted.
 
@@ -70,6 +80,7 @@ def pretrain(
         rows: list of int arrays, see `denoising_batches`.
         epochs: int.
         steps: int, training steps of an epoch.
+        learning_rate: float, the highest one.
         seed: int, of order and noise.
         noise: see `denoising_batches`.
         folder: path, the `backup_dir` of `common.resume.fit`.
@@ -81,7 +92,7 @@ def pretrain(
     Raises:
         FloatingPointError: If the loss is not finite and `folder` is given.
     """
-    compile_denoiser(denoiser, steps=epochs * steps)
+    compile_denoiser(denoiser, steps=epochs * steps, learning_rate=learning_rate)
     history = resume.fit(
         denoiser,
         denoising_batches(rows, noise=noise, seed=seed),
@@ -147,14 +158,23 @@ def main():
         size = {"vocab_size": tokenizer.vocabulary_size()} | SIZE
         denoiser = denoise_text.build_denoiser(**size)
         record = describe(corpus, rows, noise) | {"size": size, "pieces": []}
-    settings = [SIZE, NOISE, EPOCHS, STEPS, tokenizer.get_vocabulary(), len(rows)]
-    for piece in range(len(record["pieces"]), PIECES):
+    settings = [
+        SIZE,
+        NOISE,
+        LEARNING_RATES,
+        EPOCHS,
+        STEPS,
+        tokenizer.get_vocabulary(),
+        len(rows),
+    ]
+    for piece in range(len(record["pieces"]), len(LEARNING_RATES)):
         folder = BUILD / f"piece-{piece}-{_digest(settings)}"
         history = pretrain(
             denoiser,
             rows,
             epochs=EPOCHS,
             steps=STEPS,
+            learning_rate=LEARNING_RATES[piece],
             seed=piece,
             noise=noise,
             folder=folder,

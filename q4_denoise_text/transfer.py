@@ -12,7 +12,7 @@ from q4_denoise_text.data import LENGTHS, MAX_LENGTH, corrupt
 from q4_denoise_text.denoise_text import FineTuning
 from q4_denoise_text.restoration import pad_rows
 
-BATCH = 64
+BATCH = 128
 
 
 def labelled_batches(

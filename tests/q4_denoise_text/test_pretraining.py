@@ -64,7 +64,7 @@ def published(tmp_path, monkeypatch):
 
 
 def test_pieces_follow_each_other_and_are_published(published, monkeypatch):
-    monkeypatch.setattr(pretraining, "PIECES", 1)
+    monkeypatch.setattr(pretraining, "LEARNING_RATES", [1e-3])
     pretraining.main()
     first, tokenizer, record = denoise_text.load_published()
     assert first.count_params() and tokenizer.vocabulary_size() == 43
@@ -72,7 +72,7 @@ def test_pieces_follow_each_other_and_are_published(published, monkeypatch):
     pretraining.main()  # has nothing left to do
     assert json.loads(denoise_text.RECORD.read_text()) == record
     # The second piece starts from the first, in another process too.
-    monkeypatch.setattr(pretraining, "PIECES", 2)
+    monkeypatch.setattr(pretraining, "LEARNING_RATES", [1e-3, 2e-3])
     monkeypatch.setattr(pretraining, "BUILD", published / "other")
     pretraining.main()
     second, _, record = denoise_text.load_published()
@@ -91,7 +91,7 @@ def test_the_published_files_are_small_and_belong_together():
     assert vocabulary[: len(SPECIAL_TOKENS)] == SPECIAL_TOKENS
     assert len(vocabulary) == record["size"]["vocab_size"]
     assert np.arange(len(record["lengths"])) @ record["lengths"] == record["tokens"]
-    assert len(record["pieces"]) == pretraining.PIECES
+    assert len(record["pieces"]) == len(pretraining.LEARNING_RATES)
     assert {len(piece["loss"]) for piece in record["pieces"]} == {pretraining.EPOCHS}
 
 

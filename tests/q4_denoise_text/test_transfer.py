@@ -118,19 +118,19 @@ def test_a_classifier_learns_what_a_word_decides(head, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [-1, 2, np.nan])
 def test_labels_other_than_0_and_1_are_named(wrong):
-    rows, labels = labelled(80)
+    rows, labels = labelled(150)
     labels = labels.astype("float32")
     labels[3] = wrong
     encoder = build_denoiser(VOCAB, **SMALL).get_layer("encoder")
     classifier = build_classifier(encoder, units=8)
     for train, tuning in (
         ((rows, labels), labelled(20)),
-        (labelled(80), (rows, labels)),
+        (labelled(150), (rows, labels)),
     ):
         with pytest.raises(ValueError, match="`labels` must be 0 or 1"):
             transfer.train_classifier(classifier, train, tuning, epochs=1)
     with pytest.raises(ValueError, match="`labels` must be 0 or 1"):
-        transfer.accuracy(np.zeros(80), labels)
+        transfer.accuracy(np.zeros(150), labels)
 
 
 def test_accuracy_takes_columns_and_no_nan():
