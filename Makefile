@@ -26,7 +26,7 @@ help:
 	@echo "make check      lint the code and the notebooks"
 	@echo "make notebooks  the published run: full preset, notebooks and results in place"
 	@echo "make sweep      the same, its runs spread by Ray (RAY_ADDRESS=, default local)"
-	@echo "make bench      run the benchmarks and write benchmarks/README.md"
+	@echo "make bench      run the benchmarks, write benchmarks/README.md and publish their headlines"
 	@echo "make audit      known vulnerabilities and licences of the pinned packages"
 	@echo "make submission pack what is handed in into build/submission.zip (VIDEO_URL=)"
 	@echo "make site       build the site into build/site/"

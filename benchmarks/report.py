@@ -1,7 +1,8 @@
 """Writes README.md in this folder from the records of the four benchmarks.
 
-Their headlines go among the published results. `make bench` runs the benchmarks first;
-`python -m benchmarks.report` does not. The text is docs/templates/benchmarks.md.
+Their headlines go among the published results; `python -m tools.results_page` then
+renews what quotes them. `make bench` runs the benchmarks first, `python -m
+benchmarks.report` does not. The text is docs/templates/benchmarks.md.
 """
 
 import json
@@ -103,6 +104,7 @@ def publish(question, headline, root=presets.ROOT):
 
 
 if __name__ == "__main__":
-    for benchmark, found in zip(BENCHMARKS, read_records(), strict=True):
+    records = read_records()
+    PAGE.write_text(page(records), "utf-8")  # refuses records that do not fit together
+    for benchmark, found in zip(BENCHMARKS, records, strict=True):
         publish(benchmark.QUESTION, found["headline"])
-    PAGE.write_text(page(read_records()), "utf-8")

@@ -248,7 +248,7 @@ def test_auto_falls_back_to_the_embedded_set(ratings, tmp_path, monkeypatch, cap
     rows = [row for split in found[1:] for row in zip(*split, strict=True)]
     assert sorted(rows) == sorted(expected)
 
-    # The embedded set alone needs no tensorflow-datasets.
+    # Only the embedded set needs no tensorflow-datasets.
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     for source in ("auto", "embedded"):
         np.testing.assert_equal(data.load_sentences(source, verbose=False), found)

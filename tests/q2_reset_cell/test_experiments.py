@@ -18,7 +18,7 @@ def test_score_of_bits_is_their_weighted_accuracy():
 
     assert score(lambda inputs: tf.constant(targets - 0.5)) == 1.0
     assert score(lambda inputs: tf.constant(0.5 - targets)) == 0.0
-    # Right at the reads alone.
+    # Right only at the reads.
     assert score(lambda inputs: (targets - 0.5) * (2 * inputs[..., 2:3] - 1)) == 1.0
 
 

@@ -150,3 +150,12 @@ def test_networks_are_trained_once_for_every_seed_and_the_first_model_is_kept(
     scores = model.evaluate(corpus.batches("validation"), return_dict=True, verbose=0)
     assert runs[names[0]][0]["validation"] == pytest.approx(scores["accuracy"])
     assert runs[names[0]][0]["weights"] == model.layers[2].count_params()
+
+
+def test_a_trained_model_is_not_trained_again(corpus, monkeypatch):
+    compile_all(monkeypatch, **EAGER)
+    settings = {"seed": 0, "epochs": 1, "units": 4}
+    model = language.train_sentiment(corpus, "reset, tanh", **settings)
+    before = model.get_weights()
+    language.sentiment_training(corpus, "reset, tanh", trained=model, **settings)
+    np.testing.assert_equal(model.get_weights(), before)
