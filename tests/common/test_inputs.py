@@ -15,11 +15,11 @@ from q1_tbptt.gradients import check_batch
 from q1_tbptt.tbptt import TBPTTClassifier
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q3_inverse_ae.report import check_images
-from q4_denoise_text import corpus
-from q4_denoise_text.noise import corrupt
+from q4_denoise_text import data
+from q4_denoise_text.data import corrupt
 
 PIECES = ["good", "film", "a", "##s", "!", "מ", "🙂"]
-TOKENIZER = corpus.make_tokenizer([*corpus.SPECIAL_TOKENS, *PIECES])
+TOKENIZER = data.make_tokenizer([*data.SPECIAL_TOKENS, *PIECES])
 VECTORIZER = text.build_vectorizer(["a good film", "films !"])
 # No surrogates, which no UTF-8 file can hold; control characters, right-to-left
 # writing, emoji and combining marks are among the rest.
@@ -50,12 +50,12 @@ def with_odd_sentences(test):
 @example(odd)
 @given(st.lists(sentences, min_size=1, max_size=20))
 def test_any_sentence_becomes_token_ids(texts):
-    rows = corpus.tokenize(TOKENIZER, [*texts, *(text.encode() for text in texts)])
+    rows = data.tokenize(TOKENIZER, [*texts, *(text.encode() for text in texts)])
     for row in rows:
         assert row.dtype == np.int32
-        assert 1 <= len(row) <= corpus.MAX_LENGTH
+        assert 1 <= len(row) <= data.MAX_LENGTH
         # Nothing that somebody writes is padding.
-        assert row.min() > corpus.PAD and row.max() < TOKENIZER.vocabulary_size()
+        assert row.min() > data.PAD and row.max() < TOKENIZER.vocabulary_size()
     half = len(texts)
     for row, same in zip(rows[:half], rows[half:], strict=True):
         np.testing.assert_array_equal(row, same)
@@ -65,7 +65,7 @@ def test_any_sentence_becomes_token_ids(texts):
 @with_odd_sentences
 @given(sentences)
 def test_any_sentence_is_cleaned(sentence):
-    clean = corpus.clean(sentence)
+    clean = data.clean(sentence)
     assert not re.search(r"[\x00-\x1f\x7f]", clean)
     assert clean == clean.strip()
 
@@ -101,13 +101,13 @@ floats = functools.partial(st.floats, allow_subnormal=False)
 rates = st.one_of(floats(), st.integers(-2, 2), st.none(), st.booleans(), st.text())
 
 
-noises = dict.fromkeys(["mask_rate", "replace_rate", "delete_rate"], rates)
+noises = dict.fromkeys(["mask_rate", "replace_rate"], rates)
 
 
 @fast
 @given(st.fixed_dictionaries(noises))
 def test_a_rate_is_taken_or_named(noise):
-    token_ids = np.array([[5, 6, 7, 0], [1, 2, 0, 0]])
+    token_ids = np.array([[5, 6, 7, 0], [1, 1, 0, 0]])
     try:
         found = corrupt(token_ids, **noise, shuffle_distance=1, seed=(0, 0)).numpy()
     except ValueError as error:
@@ -116,7 +116,7 @@ def test_a_rate_is_taken_or_named(noise):
         assert "Received" in str(error)
     else:
         assert all(0 <= rate <= 1 for rate in noise.values())
-        assert ((found == 0) >= (token_ids == 0)).all()
+        np.testing.assert_array_equal(found == 0, token_ids == 0)
         np.testing.assert_array_equal(found[1], token_ids[1])
 
 
