@@ -31,7 +31,7 @@ from q4_denoise_text.data import (
 
 BUILD = presets.ROOT / "build" / "q4_denoise_text"
 SIZE = {"width": 128, "depth": 4, "heads": 4}
-LEARNING_RATES = 1.5e-3, 3e-3  # the highest one of each piece
+LEARNING_RATES = (1.5e-3,)  # the highest one of each piece
 EPOCHS, STEPS = 40, 500  # of each piece
 SAMPLE = 60_000  # sentences that the vocabulary is learned from
 
