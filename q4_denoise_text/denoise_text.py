@@ -195,10 +195,11 @@ class Denoiser(keras.Model):
         )  # (batch, time, width)
         return keras.Model(token_ids, states, name="encoder")
 
-    def call(self, inputs):
+    def call(self, inputs, training=None):
         token_ids = inputs["token_ids"]
-        states = self.encoder(token_ids)
-        states = self.decoder(states, padding_mask=ops.not_equal(token_ids, PAD))
+        padding_mask = ops.not_equal(token_ids, PAD)
+        states = self.encoder(token_ids, training=training)
+        states = self.decoder(states, padding_mask=padding_mask, training=training)
         return self.logits(self.norm(states), mask_positions=inputs["positions"])
 
     def layers_by_depth(self):

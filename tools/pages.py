@@ -17,17 +17,24 @@ ISOLATE, POP = "\N{LEFT-TO-RIGHT ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 HEBREW = re.compile("[\N{HEBREW LETTER ALEF}-\N{HEBREW LETTER TAV}]")
 # How a metric is shown: options of `common.results.show`.
 PERCENT = {"spec": ".1f", "scale": 100, "unit": "%"}
+FINE_PERCENT = PERCENT | {"spec": ".2f"}
 ERROR = {"spec": ".4f"}
 FOLD = {"spec": ".2f"}
 STYLES = {
     "percent": PERCENT,
+    "fine_percent": FINE_PERCENT,
     "number": {"spec": "g"},
     "short": {"spec": ".2g"},
     "error": ERROR,
     "fold": FOLD,
     "whole": {"spec": ",.0f"},
 }
-SPREADS = {"spread_percent": PERCENT, "spread_error": ERROR, "spread_fold": FOLD}
+SPREADS = {
+    "spread_percent": PERCENT,
+    "spread_fine_percent": FINE_PERCENT,
+    "spread_error": ERROR,
+    "spread_fold": FOLD,
+}
 
 
 def render(text, root=ROOT, *, isolate=False, **more):
