@@ -60,10 +60,11 @@ class ElmanRecurrence(keras.layers.Layer):
 
 
 def recurrent_layer(cell, **kwargs):
-    """Returns a `keras.layers.RNN` over a cell, hoisted where that changes nothing.
+    """Returns a `keras.layers.RNN` over a cell, hoisted where that only rounds anew.
 
     A `SimpleRNNCell` is hoisted unless it has dropout, which acts on the input of
-    every step, or an activity regularizer, which Keras refuses in a loop.
+    every step, or an activity regularizer, which Keras refuses in a loop. The inputs
+    are projected in the precision of the layer, whatever that of the cell.
 
     Args:
         cell: RNN cell.

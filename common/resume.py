@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from common import results
 
-# What NumPy and JSON raise for a file that is not whole, or of another format.
+# What NumPy and JSON raise for a file that is cut or of another format.
 DAMAGE = OSError, EOFError, LookupError, TypeError, ValueError, zipfile.BadZipFile
 
 
@@ -37,14 +37,16 @@ def fit(
     """Trains a model, or resumes a training that was interrupted.
 
     Args:
-        model: compiled and built; seeded as in the training that was interrupted.
+        model: built, compiled anew before every call, and seeded as in the training
+            that was interrupted.
         dataset: `tf.data.Dataset` of batches, the same in every process that makes
             it. Data that end are repeated; epochs continue where the last one ended.
         epochs: int.
         backup_dir: path of a folder for this training only; None keeps nothing.
         steps_per_epoch: int ≥ 1, the number of batches in an epoch. Defaults to the
             length of the dataset; needed if that is unknown or infinite.
-        callbacks: as for `fit`; they see only the epochs of this process.
+        callbacks: as for `fit`; they see only the epochs of this process, so one with
+            a state of its own, such as the patience of `EarlyStopping`, starts again.
         **options: further arguments of `fit`, except `initial_epoch`.
 
     Returns:
@@ -108,7 +110,8 @@ class Backup(keras.callbacks.Callback):
 
     Attributes:
         logs: list of dicts, one per epoch that is done.
-        epochs: int, the `epochs` of the training if it has ended, else 0.
+        epochs: int, the `epochs` of the call that ended, even if it ended early; else
+            0.
     """
 
     def __init__(self, folder):

@@ -14,7 +14,7 @@ UNKNOWN_ID = 1
 
 @keras.saving.register_keras_serializable("assignment14")
 def standardize(texts):
-    """Lower-cases and sets every punctuation mark apart, as SST-2 already is.
+    """Lower-cases and sets apart what is no letter, digit, apostrophe or white space.
 
     Args:
         texts: string tensor of any shape.
@@ -164,7 +164,8 @@ def bucketed_batches(
         labels: array of shape `(len(token_ids),)`, 0 or 1, or None.
         batch_size: int, sentences in a batch.
         tokens_per_batch: int, ids in a batch, padding included, in place of
-            `batch_size`: shorter sentences come in larger batches.
+            `batch_size`: shorter sentences come in larger batches. At least the last
+            of `bucket_lengths`.
         bucket_lengths: increasing ints, the lengths that rows are padded to.
         padding: "left" or "right". Of rows longer than the last bucket, "left" keeps
             the last tokens and "right" the first.

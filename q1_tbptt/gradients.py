@@ -32,7 +32,8 @@ def gradient_magnitudes(model, token_ids, labels):
 
     `L` is the cross-entropy of one sentence, without dropout. With `model.t = t` the
     gradient is that of training, truncated by the same `truncated_scan`: `∂L/∂h_k` is
-    non-zero for `k ≥ T-t` and exactly 0.0 for `k < T-t`, as is `∂L/∂x_k` for `k ≤ T-t`.
+    that of full BPTT for `k ≥ T-t` and exactly 0.0 for `k < T-t`, as is `∂L/∂x_k` for
+    `k ≤ T-t`.
     A zero is added to every state as it enters the next step, and `L` is differentiated
     by that zero, since a state inside the recurrence is no variable.
 

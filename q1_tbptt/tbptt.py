@@ -3,7 +3,7 @@
 For a sentence of `T` tokens the hidden states are `h_k = cell(x_k, h_{k-1})`, and the
 loss `L` depends on `h_T` only. Truncation to `t` steps leaves the forward pass as it is
 and makes `h_{T-t}` a constant of the graph. The chain rule ends there: `∂L/∂h_k` is
-exactly 0 for every `k < T-t`, and only the last `t` embeddings are trained.
+exactly 0 for every `k < T-t`: cell and embeddings learn from the last `t` tokens only.
 
 `truncated_scan` truncates, `TBPTTClassifier` trains through it, `train_tbptt` builds
 and trains a model, and `gradient_magnitudes` measures the gradient at every position.
@@ -44,32 +44,36 @@ class TBPTTClassifier(keras.Model):
     pass. `train_step` truncates the gradient.
 
     The mask of `dropout` is one for the whole sentence, so the loss does not depend on
-    `t`. A cell's own dropout draws one mask before the truncation and another after it.
-    Under `tf.distribute` the logged loss of training is one replica's share of it.
+    `t`. A cell's own dropout draws a mask for every block of at most 64 steps before
+    the truncation, and one for the steps after it. Under `tf.distribute` the logged
+    `loss` is divided by the number of replicas.
 
     Args:
         cell: RNN cell with the contract of `keras.layers.RNN`: `SimpleRNNCell`,
-            `LSTMCell`, `GRUCell`, `StackedRNNCells`, or a custom one.
+            `LSTMCell`, `GRUCell`, `StackedRNNCells` without a stack inside, or a
+            custom one.
         vocab_size: int, token ids are in `[0, vocab_size)`; 0 is padding.
         embedding_dim: int.
         t: int ≥ 0, the largest number of time steps through which the gradient is
             propagated back, or None for all. 0 trains the head only. A value assigned
-            to `model.t` later takes effect at the next `fit`.
+            to `model.t` takes effect at the next `fit`; do not assign during one.
         dropout: float, rate of dropout on embedding features, the same ones at every
             step of a sentence (Gal and Ghahramani, 2016), and on features of the last
             hidden state.
+        **kwargs: `name`, `dtype`, `trainable`. Of layers that are frozen, only the
+            cell is still frozen in a loaded model.
 
     Call arguments:
         token_ids: int tensor of shape `(batch, time)`, padded with 0 on the left or on
-            the right. A row of padding only keeps `h_0 = 0`.
+            the right. A row of padding only keeps `h_0`.
         training: bool, whether dropout is active.
 
     Returns:
-        Logits of shape `(batch, 1)`.
+        Logits of shape `(batch, 1)`, in the compute dtype.
 
     Raises:
         ValueError: If `t` is neither None nor an integer of at least 0, here or when
-            it is assigned.
+            it is assigned, or `dropout` is outside [0, 1].
 
     Example:
 
@@ -80,7 +84,8 @@ class TBPTTClassifier(keras.Model):
     ```
 
     Reference:
-        [Williams and Peng, 1990](https://doi.org/10.1162/neco.1990.2.4.490)
+        [Williams and Peng, 1990](https://doi.org/10.1162/neco.1990.2.4.490);
+        dropout: [Gal and Ghahramani, 2016](https://arxiv.org/abs/1512.05287)
     """
 
     def __init__(
@@ -131,8 +136,13 @@ class TBPTTClassifier(keras.Model):
     def train_step(self, data):
         """Takes one optimizer step on the truncated gradient.
 
-        The logs hold the metrics of `compile` and `gradient_norm`, the global norm of
-        the gradient before the optimizer clips it.
+        Args:
+            data: `(token_ids, labels)`, or with a `sample_weight` behind.
+
+        Returns:
+            Dict of scalar tensors: the metrics of `compile`, and `gradient_norm`, the
+            global norm of the gradient before the optimizer clips it. In the history
+            of `fit` it is that of the last step of an epoch.
         """
         token_ids, labels, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self.trainable_weights
@@ -208,7 +218,7 @@ class TBPTTClassifier(keras.Model):
         )
 
     def hidden_state(self, states):
-        """Returns the hidden state among all states: the first of the (last) cell."""
+        """Returns `(batch, units)`, the first state of the cell or of the last cell."""
         stacked = isinstance(self.cell, keras.layers.StackedRNNCells)
         return keras.tree.flatten(states[-1] if stacked else states)[0]
 
@@ -270,13 +280,14 @@ def train_tbptt(
     Args:
         train_ds: finite `tf.data.Dataset` of batches `(token_ids, labels)`: ids int
             `(batch, time)`, padded with 0 on the left or on the right; labels
-            `(batch,)` or `(batch, 1)`, 0 or 1. See `common.text.bucketed_batches`.
+            `(batch,)` or `(batch, 1)`, 0 or 1. See `common.text.bucketed_batches`. It
+            is read once before training, to check it.
         validation_ds: the same, for the validation metrics of the history.
         t: int ≥ 0, the largest number of time steps through which the gradient is
             propagated back, or None for all of them.
         cell: "simple_rnn" (the Elman network, with tanh), "irnn" (an Elman network with
-            ReLU and a recurrent kernel that starts as the identity, Le et al., 2015),
-            "lstm", "gru", or a new RNN cell; `units` is for the names.
+            ReLU and a recurrent kernel that starts as the identity), "lstm", "gru", or
+            a new RNN cell; `units` is for the names.
         vocab_size: int. Defaults to the largest id in the data plus one.
         units: int, size of the hidden state.
         embedding_dim: int.
@@ -285,7 +296,8 @@ def train_tbptt(
         learning_rate: float, at the first step.
         weight_decay: float, of AdamW.
         global_clipnorm: float, the largest norm of the gradient, or None for any.
-        seed: int, of the weights and the dropout.
+        seed: int, of the weights and the dropout. A cell that is passed in drew the
+            seeds of its own when it was made: call `keras.utils.set_random_seed` first.
         callbacks: Keras callbacks, for `fit`.
         backup_dir: path of a folder for this training only, from which a training that
             was killed resumes (`common.resume.fit`). None keeps nothing.
@@ -298,14 +310,32 @@ def train_tbptt(
 
     Raises:
         ValueError: If `t` or `cell` is not allowed, or a data set is empty or holds a
-            batch of another form, an id beyond `vocab_size`, a sentence without a
-            token, or padding inside a sentence.
+            batch of another form, an id of `vocab_size` or more, a sentence without a
+            token, or padding inside a sentence; or if the backup is damaged.
+        FloatingPointError: If the loss is not finite and `backup_dir` is given.
 
     Example:
 
     ```python
+    class LeakyCell(keras.layers.Layer):
+        def __init__(self, units, **kwargs):
+            super().__init__(**kwargs)
+            self.units = self.state_size = units
+
+        def build(self, input_shape):
+            self.kernel = self.add_weight(shape=(input_shape[-1], self.units))
+            self.leak = self.add_weight(shape=(self.units,))
+
+        def call(self, inputs, states):
+            state = keras.ops.tanh(self.leak * states[0] + inputs @ self.kernel)
+            return state, [state]
+
     model, history = train_tbptt(train_ds, validation_ds, t=16, cell="irnn")
+    model, history = train_tbptt(train_ds, validation_ds, t=8, cell=LeakyCell(128))
     ```
+
+    Reference:
+        IRNN: [Le et al., 2015](https://arxiv.org/abs/1504.00941)
     """
     largest_id, batches = _check_dataset("train_ds", train_ds, vocab_size)
     largest_validation_id, _ = _check_dataset(
@@ -372,7 +402,7 @@ def new_cell(cell, units):
 
 
 def _check_dataset(name, dataset, vocab_size):
-    """Checks every batch once, before training: the largest id, and how many."""
+    """Checks every batch; returns the largest id and the number of batches."""
     if not isinstance(dataset, tf.data.Dataset):
         raise ValueError(
             f"`{name}` must be a tf.data.Dataset of batches (token_ids, labels). "

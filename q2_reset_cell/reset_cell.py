@@ -27,7 +27,8 @@ class ResetCell(keras.layers.SimpleRNNCell):
     Elman cell, which is no identity: its state still passes `U` and the activation.
 
     The gate is a factor of every path from the past:
-    `∂h_t/∂h_{t-1} = diag(R_t · activation'(a_t)) Uᵀ`. A gate that stays at `R` for
+    `∂h_t/∂h_{t-1} = diag(R_t · activation'(a_t)) Uᵀ` with
+    `a_t = x_t W + h_{t-1} U + b`. A gate that stays at `R` for
     `n` steps multiplies a memory by `R^n`, in addition to what `U` does to it, and
     the gradient on its way back as well.
 
@@ -39,13 +40,16 @@ class ResetCell(keras.layers.SimpleRNNCell):
         units: int, size of the state.
         activation: activation of the candidate, a name or a function.
         reset_activation: activation of the gate, a name or a function. The default
-            reaches 0 and 1 exactly, at finite weights; `"sigmoid"` reaches neither.
-        use_bias: bool, whether the candidate and the gate have biases.
+            reaches 0 and 1 exactly, at finite weights; `"sigmoid"` reaches neither in
+            exact arithmetic. A default gate that is 0 or 1 for every input has no
+            gradient and no longer learns.
+        use_bias: bool, whether the candidate and the gate have biases. Without them
+            the default gate starts near 1/2.
         kernel_initializer: initializer of `W`.
         recurrent_initializer: initializer of `U`.
         reset_kernel_initializer: initializer of `W_R`.
         reset_bias_initializer: initializer of `b_R`. With `"ones"` the default gate
-            starts at 2/3.
+            starts at 2/3 where `x_t W_R` is 0.
         shared_reset: bool, whether all units share one gate. `W_R` then has one
             column and `R` is of shape `(batch, 1)`.
         dropout: float in [0, 1), share of input features that training hides from
@@ -62,10 +66,11 @@ class ResetCell(keras.layers.SimpleRNNCell):
         training: bool, whether dropout is active.
 
     Returns:
-        `(h_t, [h_t])`.
+        `(h_t, [h_t])`, tensors of shape `(batch, units)`.
 
     Raises:
-        ValueError: If `units` is not positive or a dropout is outside [0, 1).
+        ValueError: If `units` is not positive, a dropout is outside [0, 1), or the name
+            of an activation or initializer is unknown.
 
     Example:
 
@@ -195,6 +200,12 @@ class ResetCell(keras.layers.SimpleRNNCell):
         Raises:
             ValueError: If the inputs have another number of features than the cell
                 was built for.
+
+        Example:
+
+        ```python
+        gates = layer.cell.reset_gate(embedding.embeddings)  # (vocab_size, units)
+        ```
         """
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         features = self.reset_kernel.shape[0]
@@ -220,7 +231,10 @@ class ResetCell(keras.layers.SimpleRNNCell):
 
 
 class ProjectedResetCell(ResetCell):
-    """`ResetCell` for `HoistedRNN`: a step receives what `project` returned."""
+    """`ResetCell` for `HoistedRNN`: a step receives what `project` returned.
+
+    It is not registered: `ResetRNN` saves the arguments of the cell, not the cell.
+    """
 
     def call(self, inputs, states, training=False):
         hidden_state = self.step(inputs, states[0], training)
@@ -234,8 +248,8 @@ class ResetRNN(HoistedRNN):
     Neither `x_t W + b` nor `R_t` depends on the state, so one matrix product computes
     both for all steps. The loop is left with `h U`, the activation and the product with
     the gate. The results are those of the cell in an `RNN`, and so are the weights:
-    `set_weights` takes them from one to the other. `cell.reset_gate` computes `R`; the
-    call of the layer's `cell` takes what its `project` returns.
+    `set_weights` takes them from one to the other. `cell.reset_gate` computes `R`. The
+    layer's `cell` expects projected inputs: for another `RNN` make a `ResetCell`.
 
     Args:
         units: int, size of the state.
@@ -262,11 +276,13 @@ class ResetRNN(HoistedRNN):
         Tensor of shape `(batch, units)`, or `(batch, time, units)` with
         `return_sequences`; with `return_state` a tuple of that and the last state.
 
+    Raises:
+        ValueError: As `ResetCell`.
+
     Example:
 
-    >>> model = keras.Sequential(
-    ...     [keras.layers.Embedding(5000, 128), ResetRNN(128), keras.layers.Dense(1)]
-    ... )
+    >>> embedding = keras.layers.Embedding(5000, 128, mask_zero=True)
+    >>> model = keras.Sequential([embedding, ResetRNN(128), keras.layers.Dense(1)])
     >>> model(ops.ones((2, 7), "int32")).shape
     TensorShape([2, 1])
     """

@@ -6,7 +6,9 @@ decoder computes ĥ_n = h_n and ĥ_{i−1} = g_i(ĥ_i). Training minimizes
     FVU(x, ĥ_0) + Σ_i [λ FVU(h_{i−1}, g_i(h_i)) + κ FVU(h_{i−1}, ĥ_{i−1})
                        − μ log PR(h_i)]
 
-The first term is the reconstruction. The second one asks every decoder layer for the
+FVU is the normalized error 1 − R² (`unexplained_variance`), PR the participation ratio
+(`participation_ratio`), and i runs from 1 to n. The first term is the reconstruction.
+The second one asks every decoder layer for the
 inverse of its encoder layer, on what the encoder produces, and the third one on what
 the decoder passes on. The last one keeps the hidden states from collapsing to a few
 directions, which would be trivially easy to invert.
@@ -79,10 +81,10 @@ class InverseAutoencoder(keras.Model):
 
     Both kinds have four encoder layers f_i, with leaky ReLU except for the code, and
     four decoder layers g_i, linear at the pixels. The decoder starts as the transpose
-    of the encoder, which starts orthogonal. `fit` takes images only: they are input
-    and target. Variances are those of a batch, so batches of 32 or more are advised; a
-    batch of one image teaches nothing. The history has the normalized error of the
-    `reconstruction` and of every layer, `inversion_1` to `inversion_4`.
+    of the encoder, which starts orthogonal up to a gain. `fit` takes images only: they
+    are input and target. Variances are those of a batch, so batches of 32 or more are
+    advised; a batch of one image teaches nothing. The history has the normalized error
+    of the `reconstruction` and of every layer, `inversion_1` to `inversion_4`.
 
     Args:
         kind: see `build_autoencoder`.
@@ -104,6 +106,11 @@ class InverseAutoencoder(keras.Model):
         pairs: list of `(f_i, g_i)`, from the pixels to the code. Dense layers take
             flat states.
         chain_weight: float κ, 0.1 for "dense" and 0.05 for "conv".
+
+    Raises:
+        ValueError: see `build_autoencoder`.
+
+    Example: see `build_autoencoder`.
 
     Reference:
         Participation ratio: [Gao et al., 2017](https://doi.org/10.1101/214262)
@@ -247,7 +254,16 @@ class InverseAutoencoder(keras.Model):
         return unexplained_variance(targets, estimates)
 
     def cost(self, images, reconstructions, hidden):
-        """Returns the cost of a batch, see the formula at the top of this file."""
+        """Returns the cost of a batch, see the formula at the top of this file.
+
+        Args:
+            images: float tensor of shape `(batch, 28, 28, 1)`.
+            reconstructions: float tensor of the same shape.
+            hidden: from `hidden_states`.
+
+        Returns:
+            A scalar tensor of at least float32.
+        """
         cost = unexplained_variance(images, reconstructions)
         if self.inversion_weight:
             local = sum(self.inversion_error(*pair) for pair in self.inversions(hidden))
@@ -261,7 +277,10 @@ class InverseAutoencoder(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        """Computes the cost of a batch and updates the errors in the history."""
+        """Computes the cost of a batch and updates the errors in the history.
+
+        It has no other losses, neither those of `add_loss` nor regularizers.
+        """
         if y is not None or sample_weight is not None:
             raise ValueError(IMAGES_ONLY)
         x = ops.cast(x, self.variable_dtype)
@@ -280,7 +299,11 @@ class InverseAutoencoder(keras.Model):
             x: array of shape `(n, 28, 28, 1)` of floats in [0, 1], or a
                 `tf.data.Dataset` of batches of such images, each checked as it comes.
             *args: as for `keras.Model.fit`.
-            **kwargs: as for `keras.Model.fit`.
+            **kwargs: as for `keras.Model.fit`. The range of `validation_data` is not
+                checked.
+
+        Returns:
+            The `keras.callbacks.History`.
 
         Raises:
             ValueError: If the images have another shape, dtype or range, or if there
@@ -315,8 +338,9 @@ class InverseAutoencoder(keras.Model):
 def unexplained_variance(targets, estimates):
     """Returns the normalized error of a batch, FVU = Σ‖t − p‖² / Σ‖t − mean(t)‖².
 
-    0 is exact, and 1 is no better than the mean. No error gets smaller by scaling the
-    targets. Targets that do not vary, such as a single image, have an FVU of 0.
+    0 is exact, and 1 is no better than the mean. Scaling targets and estimates together
+    does not change it. Targets that do not vary, such as a single image, have an FVU of
+    0.
 
     Args:
         targets: float tensor of shape `(batch, ...)`.
@@ -346,8 +370,8 @@ def participation_ratio(states):
     total = ops.sum(ops.square(states))
     states = states * ops.rsqrt(ops.maximum(total, 1e-30))  # now Σ v_k = 1
     transposed = ops.transpose(states)
-    # Both products have the same eigenvalues except zeros. Of states wider than most
-    # batches, the one over images is smaller.
+    # Both products have the same eigenvalues except zeros. Of wide states the one over
+    # images, (batch, batch), is the smaller one.
     wide = states.shape[-1] > 256
     gram = states @ transposed if wide else transposed @ states
     total = ops.sum(ops.square(states))
@@ -359,8 +383,13 @@ def participation_ratio(states):
 class UnexplainedVariance(keras.metrics.Metric):
     """Computes the FVU over all batches: summed errors over summed variances.
 
-    The variance of a batch is around its own mean, as in the cost. A result without any
-    variance is NaN.
+    The variance of a batch is around its own mean, as in the cost. A batch that does
+    not vary is left out, and a result without any variance is NaN. `sample_weight` is
+    ignored.
+
+    Args:
+        name: str.
+        dtype: dtype or policy.
     """
 
     def __init__(self, name="unexplained_variance", dtype=None):
@@ -381,7 +410,7 @@ def _errors_and_variance(targets, estimates):
     targets, estimates = flat(targets, estimates)
     errors = ops.sum(ops.square(targets - estimates))
     variance = ops.sum(ops.square(targets - ops.mean(targets, axis=0)))
-    # Rounding lets equal targets seem to vary.
+    # Rounding lets equal targets seem to vary: less than this counts as none.
     rounding = 1e-10 * ops.sum(ops.square(targets))
     return errors, ops.where(variance > rounding, variance, 0.0)
 

@@ -118,7 +118,7 @@ def _imdb(imdb, sst2):
 
 
 def _passages(review, excluded, seen):
-    """Cuts a review where a sentence is short, excluded, or was seen before."""
+    """Cuts a review at sentences that are short, excluded, or seen before."""
     passages = [[]]
     for sentence in SENTENCE_END.split(review):
         known = bare(sentence)
@@ -288,7 +288,7 @@ def corrupt(
     Args:
         token_ids: int tensor `(batch, time)`, padded on the right with 0.
         mask_rate: float, the probability that a token becomes `[MASK]`.
-        replace_rate: float, the probability that a token becomes another one.
+        replace_rate: float, the probability that a token is replaced.
         shuffle_distance: int, the largest number of words by which a word moves.
         word_starts: array of bools `(vocab_size,)`, see `word_starts`; the pieces of a
             word move together. None takes every token for a word.
@@ -431,7 +431,7 @@ def denoising_example(token_ids, seed, noise=NOISE, share=PREDICTED):
 
 
 def intact_ratio(rows, *, noise=NOISE, batches=50):
-    """Returns how often training asks for an intact token, per corrupted one.
+    """Returns how often training asks for an intact token, relative to corrupted ones.
 
     Training asks for nearly all corrupted tokens and for fewer of the intact ones, so
     a denoiser learns to expect more corruption than there is. By Bayes' rule this

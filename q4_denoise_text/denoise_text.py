@@ -68,7 +68,8 @@ def build_denoiser(
         A `Denoiser`, not compiled.
 
     Raises:
-        ValueError: If an argument is not one of those listed.
+        ValueError: If a size is not an int of 1 or more, `width` is no multiple of
+            `heads`, or `dropout` is outside [0, 1).
 
     Example:
 
@@ -91,9 +92,9 @@ def build_denoiser(
 class Denoiser(keras.Model):
     """Predicts the original tokens of corrupted sentences.
 
-    The decoder is one more Transformer block, and logits at the positions asked for.
-    Blocks normalize first (Xiong et al. 2020), and the logits use the token embedding
-    again (Press and Wolf 2017).
+    The decoder is one more Transformer block; a dense layer, a normalization and logits
+    (`MaskedLMHead`) follow at the positions asked for. Blocks normalize first (Xiong et
+    al. 2020), and the logits use the token embedding again (Press and Wolf 2017).
 
     Args:
         vocab_size: see `build_denoiser`.
@@ -102,8 +103,9 @@ class Denoiser(keras.Model):
         heads: see `build_denoiser`.
         max_length: see `build_denoiser`.
         dropout: see `build_denoiser`.
-        frozen: list of names of layers that are not trained.
-        **kwargs: `name`, `trainable`.
+        frozen: list of names of layers that are not trained. A layer that is trained
+            inside a frozen encoder is frozen, too, in a loaded model.
+        **kwargs: `name`, `trainable`. Layers have the global dtype policy.
 
     Call arguments:
         inputs: dict of int32 tensors, `token_ids` `(batch, time)`, padded on the right
@@ -115,6 +117,12 @@ class Denoiser(keras.Model):
     Attributes:
         encoder: functional `keras.Model` from `token_ids` to hidden states
             `(batch, time, width)`.
+        decoder: the block behind it.
+
+    Raises:
+        ValueError: see `build_denoiser`.
+
+    Example: see `build_denoiser`.
 
     Reference:
         [Xiong et al., 2020](https://arxiv.org/abs/2002.04745),
@@ -226,6 +234,7 @@ def load_published():
         training.
 
     Raises:
+        FileNotFoundError: If there are no weights.
         ValueError: If the weights are not those whose digest was published.
 
     Example:
@@ -295,8 +304,8 @@ def build_classifier(
             averaged over the sentence; or "attention", a learned mix of all layers
             (Peters et al. 2018), a hidden layer, and a weighted average over the
             sentence for each of four attention heads.
-        layer: int, the only layer that the head reads: 0 is the embeddings, -1 the
-            encoder's output. None reads all of them.
+        layer: int from -(depth + 1) to depth, the only layer that the head reads: 0 is
+            the embeddings, -1 the encoder's output. None reads all of them.
         units: int, of the hidden layer of the head "attention".
         dropout: float in [0, 1), of the head "attention".
         encoder_dropout: float in [0, 1), of the encoder while it is trained.
@@ -317,7 +326,8 @@ def build_classifier(
     2
 
     Reference:
-        [Peters et al., 2018](https://arxiv.org/abs/1802.05365)
+        Mixed layers: [Peters et al., 2018](https://arxiv.org/abs/1802.05365); several
+        weighted averages: [Lin et al., 2017](https://arxiv.org/abs/1703.03130)
     """
     _check_sizes(units=units)
     _check_dropout("dropout", dropout)
@@ -354,7 +364,11 @@ def build_classifier(
 class Encoder(keras.layers.Wrapper):
     """Runs a layer, without dropout while it is frozen.
 
-    Frozen means `trainable = False`, which also holds for a loaded copy.
+    Frozen means `trainable = False`, which also holds for a loaded copy. Freeze the
+    whole of it: Keras forgets that a single layer inside was frozen.
+
+    Args:
+        layer: `keras.Model`, see `hidden_layers`.
 
     Call arguments:
         inputs: as for the layer.
@@ -366,7 +380,7 @@ class Encoder(keras.layers.Wrapper):
     def build(self, input_shape=None):
         super().build(input_shape)
         # Of a loaded copy, only the layer knows that it is frozen, its weights do not.
-        # TensorFlow ignores the assignment of a value that is there already.
+        # Keras ignores the assignment of a value that is there already.
         if not self.trainable:
             self.trainable = True
             self.trainable = False
@@ -405,7 +419,8 @@ class FineTuning(keras.optimizers.AdamW):
 
     Args:
         learning_rate: float or schedule.
-        slow: collection of paths of variables.
+        slow: collection of paths of variables, `variable.path`. An earlier
+            `exclude_from_weight_decay` is overwritten.
         slow_rate: float, factor on the learning rate of these variables, which scales
             their weight decay too.
         **kwargs: for `keras.optimizers.AdamW`.

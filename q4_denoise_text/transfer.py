@@ -24,7 +24,7 @@ def labelled_batches(
         rows: list of int arrays `(length,)`.
         labels: array `(len(rows),)`, 0 or 1.
         shuffle: see `common.text.bucketed_batches`.
-        seed: int, of order and noise.
+        seed: int, of the order. The noise also depends on the global seed.
         noise: dict, arguments of `corrupt` except the seed, drawn again for each batch.
             None for none.
         batch_size: int. What does not fill a batch is dropped if `shuffle`.
@@ -56,13 +56,15 @@ def fit_linear_head(classifier, train, tuning, *, strengths=(0.01, 0.1, 1.0)):
     """Sets the head "linear" of a frozen encoder to a logistic regression.
 
     Features are scaled to unit variance for it, and the scale then becomes part of the
-    weights. Of two strengths that are equally good the smaller one is taken.
+    weights. Of two values that are equally good the smaller one is taken, which is the
+    stronger regularization. The classifier is changed in place.
 
     Args:
         classifier: from `build_classifier(encoder, head="linear")`.
         train: pair `(rows, labels)`, see `labelled_batches`.
         tuning: pair, to choose the strength on.
-        strengths: increasing floats, the inverse of the regularization.
+        strengths: increasing floats, values of scikit-learn's `C`, the inverse of the
+            regularization.
     """
     pooled = in_a_graph(
         keras.Model(classifier.input, classifier.get_layer("logits").input)
@@ -104,7 +106,7 @@ def train_classifier(
 
     AdamW, a warm-up over a tenth of the steps, a cosine down to 0, and `slow_rate`
     times the learning rate for the encoder. The best epoch has the highest accuracy on
-    the tuning sentences.
+    the tuning sentences; of equal ones it is the first.
 
     Args:
         classifier: from `build_classifier`.
@@ -161,7 +163,7 @@ def train_classifier(
 
 
 def predict(classifier, rows):
-    """Returns the logits of sentences, an array `(len(rows),)`.
+    """Returns the logits of sentences, a float32 array `(len(rows),)`.
 
     Args:
         classifier: from `build_classifier`.
@@ -181,7 +183,7 @@ def in_a_graph(model):
 
 
 def accuracy(logits, labels):
-    """Returns the share of logits whose sign is that of their label.
+    """Returns the share of logits whose sign is that of their label; 0 is negative.
 
     Args:
         logits: float array `(n,)` or `(n, 1)`.
