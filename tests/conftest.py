@@ -16,3 +16,10 @@ def seed():
     import keras
 
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def whole_sets(tmp_path_factory):
+    from tests.tiny_sets import prepare_tiny_sets
+
+    return prepare_tiny_sets(tmp_path_factory.mktemp("whole"))

@@ -17,7 +17,7 @@ from common import data
 from common.archives import DataError
 from common.prepared import prepared_builder, read_texts
 from tests.common.test_archives import tar_of, zip_of
-from tests.tiny_sets import DAMAGES, apply_damage, prepare_tiny_sets
+from tests.tiny_sets import DAMAGES, apply_damage
 
 SETS = {
     "load_sentences": "glue/sst2",
@@ -176,11 +176,6 @@ def test_imdb_tunes_on_balanced_reviews_that_occur_once(monkeypatch):
     expected += [("twice", 0), ("twice", 1)]
     rows = [row for split in found[1:3] for row in zip(*split, strict=True)]
     assert sorted(rows) == sorted(expected)
-
-
-@pytest.fixture(scope="module")
-def whole_sets(tmp_path_factory):
-    return prepare_tiny_sets(tmp_path_factory.mktemp("whole"))
 
 
 def contents(folder):

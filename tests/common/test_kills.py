@@ -17,6 +17,7 @@ from q3_inverse_ae import experiments as inversion
 from q3_inverse_ae.inverse_ae import build_autoencoder
 from q4_denoise_text.denoise_text import build_denoiser
 from q4_denoise_text.pretraining import pretrain
+from tests.interruption import KillAt, Killed
 
 KILLS, EPOCHS = 10, 12
 VOCAB = 30
@@ -59,6 +60,15 @@ def autoencoder(folder):
 
 
 TRAININGS = {"q1": truncated_bptt, "q2": reset_cell, "q3": autoencoder, "q4": denoiser}
+BATCHES = {"q1": 5, "q2": 2, "q3": 4, "q4": 5}  # in the second of two epochs
+
+
+def with_callback(callback):
+    """Returns `keras.Model.fit` with one more callback."""
+    fit = keras.Model.fit
+    return lambda *args, callbacks=(), **options: fit(
+        *args, callbacks=[*callbacks, callback], **options
+    )
 
 
 def train(question, folder, kill_at, results):
@@ -71,10 +81,7 @@ def train(question, folder, kill_at, results):
             if len(seen) == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    fit = keras.Model.fit
-    keras.Model.fit = lambda *args, callbacks=(), **options: fit(
-        *args, callbacks=[*callbacks, Kill()], **options
-    )
+    keras.Model.fit = with_callback(Kill())
     model, history = TRAININGS[question](folder)
     results.put((len(seen), history, model.get_weights()))
 
@@ -91,10 +98,16 @@ def brief(question, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning")
-@pytest.mark.parametrize("question", TRAININGS)
-def test_a_seed_decides_every_bit(question, tmp_path, brief):
-    model, history = TRAININGS[question](tmp_path / "once")
-    again, history_again = TRAININGS[question](tmp_path / "again")
+@pytest.mark.parametrize("question, batch", BATCHES.items())
+def test_a_killed_training_ends_with_the_same_bits(
+    question, batch, tmp_path, brief, monkeypatch
+):
+    model, history = TRAININGS[question](tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(keras.Model, "fit", with_callback(KillAt(batch)))
+        with pytest.raises(Killed):
+            TRAININGS[question](tmp_path / "killed")
+    again, history_again = TRAININGS[question](tmp_path / "killed")
     assert history == history_again
     for one, other in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)

@@ -111,11 +111,6 @@ def test_data_of_any_length_are_trained_on_as_by_fit(tmp_path, kind, steps):
     assert_same(train(tmp_path, **options), expected)
 
 
-def test_steps_that_divide_the_data_are_those_of_fit_without_repetition():
-    expected = fit(kind="finite", epochs=EPOCHS, steps_per_epoch=1)
-    assert_same(train(None, steps_per_epoch=1), expected)
-
-
 OPTIONS = {
     "no validation": {"validation_data": None},
     "every second validation": {"validation_freq": 2},

@@ -193,10 +193,7 @@ def test_rows_are_padded_to_the_least_bucket_or_cut_to_the_last(options, side, s
             width = min((size for size in BUCKETS if size >= len(row)), default=10)
             zeros = [0] * (width - len(row))
             expected = zeros + row[-width:] if side == "pre" else row[:width] + zeros
-            (of_keras,) = keras.utils.pad_sequences(
-                [row], width, padding=side, truncating=side
-            )
-            assert padded == expected == of_keras.tolist()
+            assert padded == expected
             widths.add(width)
     assert widths == set(BUCKETS)
 

@@ -499,9 +499,6 @@ BAD = [
     *(("units", bad) for bad in (0, -1)),
     *(("dropout", bad) for bad in (-0.1, 1.0, float("nan"))),
     *(("recurrent_dropout", bad) for bad in (-0.1, 1.0, float("nan"))),
-    ("reset_bias_initializer", "oness"),
-    ("activation", "tanhh"),
-    ("reset_activation", "hard_sigmoidd"),
 ]
 
 

@@ -229,6 +229,7 @@ BAD_IMAGES = {  # and what the message says of them
     "colour": (np.repeat(GOOD, 3, axis=-1), r"shape \(4, 28, 28, 3\)"),
     "bytes": (np.uint8(255 * GOOD), "uint8"),
     "ints": (np.zeros(GOOD.shape, "int64"), "int64"),
+    "bools": (GOOD > 0.5, "bool"),
     "0 to 255": (255 * np.ones_like(GOOD), "255"),
     "-1 to 1": (2 * GOOD - 1, r"-0\.99"),
     "negative": (with_pixel(-0.25), r"-0\.25"),

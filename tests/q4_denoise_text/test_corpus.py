@@ -12,7 +12,7 @@ from common.data import Split, TextData
 from common.prepared import NotPreparedError, prepared_builder, read_texts
 from q4_denoise_text import data
 from q4_denoise_text.data import SPECIAL_TOKENS, bare, clean, tokenize
-from tests.tiny_sets import apply_damage, prepare_tiny_sets
+from tests.tiny_sets import apply_damage
 
 UNKNOWN = SPECIAL_TOKENS.index("[UNK]")
 
@@ -251,11 +251,6 @@ def test_the_embedded_corpus_is_what_classifiers_may_learn_from(tmp_path, monkey
         assert data.load_corpus(source, data_dir=tmp_path) == expected
     with pytest.raises(NotPreparedError):
         data.load_corpus("tfds", data_dir=tmp_path)
-
-
-@pytest.fixture(scope="module")
-def whole_sets(tmp_path_factory):
-    return prepare_tiny_sets(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.mark.parametrize("damage", ["shard cut in a row", "info cut", "info missing"])

@@ -83,22 +83,6 @@ def test_more_padding_changes_no_state_and_no_logit():
     np.testing.assert_allclose(long, short, atol=1e-5)
 
 
-def test_the_mask_reaches_every_attention_layer(monkeypatch):
-    found = []
-    attend = keras.layers.MultiHeadAttention.call
-
-    def spy(self, *args, attention_mask=None, **kwargs):
-        found.append(attention_mask)
-        return attend(self, *args, attention_mask=attention_mask, **kwargs)
-
-    denoiser, token_ids = small_denoiser(), sentences()
-    monkeypatch.setattr(keras.layers.MultiHeadAttention, "call", spy)
-    logits_of(denoiser, token_ids)
-    assert len(found) == SMALL["depth"] + 1  # the decoder's too
-    for mask in found:
-        np.testing.assert_array_equal(mask.numpy()[:, 0] > 0, token_ids > 0)
-
-
 def test_words_are_read_in_both_directions():
     token_ids = np.arange(6, 12, dtype="int32")[None]
     changed = np.where(token_ids == 9, 20, token_ids)
@@ -126,6 +110,16 @@ def test_the_loss_is_the_mean_cross_entropy_of_what_has_weight():
     np.testing.assert_allclose(found["loss"], loss, rtol=1e-5)
     hit = (logits.argmax(-1) == targets) * weights
     np.testing.assert_allclose(found["accuracy"], hit.sum() / weights.sum(), rtol=1e-5)
+
+
+def test_dropout_is_active_in_fit_and_nowhere_else():
+    denoiser, ids = new_denoiser(dropout=0.5), sentences()
+    denoiser.compile("sgd", keras.losses.MeanSquaredError())
+    denoiser.optimizer.learning_rate = 0.0
+    batch = {"token_ids": ids, "positions": ids[:, :1] * 0}, np.zeros((4, 1, VOCAB))
+    losses = denoiser.fit(*batch, epochs=3, verbose=0).history["loss"]
+    assert len(set(losses)) == 3
+    assert denoiser.evaluate(*batch, verbose=0) == denoiser.evaluate(*batch, verbose=0)
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -208,6 +202,7 @@ def test_a_denoiser_is_copied_whole_with_its_frozen_layers(tmp_path, frozen, how
     compile_denoiser(denoiser, steps=10)
     denoiser.optimizer.build(denoiser.trainable_variables)
     copy = copied(denoiser, tmp_path, how)
+    assert copy.get_config() == denoiser.get_config()
     assert copy.count_params() == denoiser.count_params()  # tied embeddings
     if how == "saved":
         assert copy.optimizer.get_config() == denoiser.optimizer.get_config()

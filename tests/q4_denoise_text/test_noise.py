@@ -165,17 +165,6 @@ def test_a_piece_without_its_word_moves_as_a_word():
     assert (found[:, 3] == 0).all()
 
 
-@each_seed
-def test_every_kind_of_noise_together(seed):
-    ids = numbered()
-    found = noisy(ids, seed, mask_rate=0.2, shuffle_distance=2)
-    assert_share((found == MASK).sum(), ids.size, 0.2)
-    for row, moves in zip(found, np.abs(found - ids), strict=True):
-        kept = row != MASK
-        assert len(set(row[kept])) == kept.sum()
-        assert 0 < moves[kept].max() <= 2
-
-
 @every
 def test_the_seed_alone_decides(noise):
     ids = sentences(0)

@@ -1,44 +1,15 @@
 """`q4_denoise_text.pretraining`: a run that resumes, pieces, cached token ids."""
 
-import functools
 import json
 
-import keras
 import numpy as np
 import pytest
 
-from common import resume
 from q4_denoise_text import denoise_text, pretraining
 from q4_denoise_text.data import SPECIAL_TOKENS, Corpus, make_tokenizer
 from tests.compiled import EAGER, compile_all
-from tests.interruption import KillAt, Killed
-from tests.q4_denoise_text.test_batches import ORDINARY, numbered_rows
 
 SMALL = {"width": 16, "depth": 1, "heads": 2}
-
-
-def pretrained(folder):
-    keras.utils.set_random_seed(0)
-    denoiser = denoise_text.build_denoiser(ORDINARY + 1_100, **SMALL)
-    rows = numbered_rows(1_100, 8)
-    return denoiser, pretraining.pretrain(
-        denoiser, rows, folder=folder, epochs=3, steps=2
-    )
-
-
-def test_a_killed_pretraining_ends_with_the_same_weights(tmp_path, monkeypatch):
-    compile_all(monkeypatch, **EAGER)
-    whole, history = pretrained(tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        killed = functools.partial(resume.fit, callbacks=[KillAt(5)])
-        patch.setattr(resume, "fit", killed)
-        with pytest.raises(Killed):  # in the third epoch
-            pretrained(tmp_path / "part")
-    resumed, resumed_history = pretrained(tmp_path / "part")
-    for one, other in zip(whole.weights, resumed.weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
-    assert history == resumed_history
-    assert len(history["loss"]) == 3
 
 
 @pytest.fixture
