@@ -68,7 +68,6 @@ test: .venv/.dev
 check: .venv/.dev
 	@.venv/bin/python -m ruff check
 	@.venv/bin/python -m ruff format --check
-	@.venv/bin/python -m tools.wording
 
 bench: export STARTED := $(shell date -u "+%Y-%m-%d %H:%M UTC")
 bench: export CUDA_VISIBLE_DEVICES = -1

@@ -18,17 +18,17 @@ import numpy as np
 
 from benchmarks import timing
 from benchmarks.timing import OURS, torch
-from common.text import bucketed_batches
-from q4_denoise_text.data import (
+from q4_denoise_text.corpus import MAX_LENGTH, PAD
+from q4_denoise_text.denoise_text import build_denoiser
+from q4_denoise_text.pretraining import (
     LENGTHS,
-    MAX_LENGTH,
-    PAD,
     PREDICTED,
     TOKENS,
+    Buckets,
+    compile_denoiser,
     denoising_batches,
 )
-from q4_denoise_text.denoise_text import RECORD, build_denoiser
-from q4_denoise_text.pretraining import compile_denoiser
+from q4_denoise_text.published import RECORD
 
 QUESTION = "q4_denoise_text"
 PLAN = {
@@ -66,14 +66,17 @@ def measure(plan, peak):
 
 def measure_pass(plan, peak):
     """Times passes over sentences of mixed lengths; returns a row."""
-    rows = mixed_sentences(plan["batches"])
-    one_pass = bucketed_batches(rows, tokens_per_batch=TOKENS, bucket_lengths=LENGTHS)
-    gflop = 1e-9 * sum(flops(*ids.shape) for ids in one_pass.as_numpy_iterator())
+    texts = mixed_sentences(plan["batches"])
+    buckets = Buckets(texts)
+    gflop = 1e-9 * sum(
+        count * flops(TOKENS // array.shape[1], array.shape[1])
+        for array, count in zip(buckets.arrays, buckets.batches, strict=True)
+    )
     return timing.measure_row(
         build_pass,
         [*SAME, ABLATION],
         {"batches": plan["batches"]},
-        work=f"a pass over {sum(map(len, rows)):,} tokens",
+        work=f"a pass over {sum(map(len, texts)):,} tokens",
         rounds=plan["rounds"],
         memory=False,
         gflop=gflop,
@@ -87,7 +90,7 @@ def headline(row):
     ablation = timing.ratio(row["seconds"][ABLATION], row["seconds"][OURS])
     return {
         "tokens_per_second_vs_naive": ablation["median"],
-        "torch_ratio": timing.torch_ratio(row)["median"],
+        "tokens_per_second_vs_torch": timing.torch_ratio(row)["median"],
     }
 
 
@@ -130,8 +133,8 @@ def ready_batches(batch, length):
     """Returns `BATCHES` denoising examples of full sentences, as stacked arrays."""
     rng = np.random.default_rng(1)
     rows = rng.integers(5, VOCAB_SIZE, (timing.BATCHES * batch, length), dtype="int32")
-    data = denoising_batches(list(rows), lengths=(length,), tokens=batch * length)
-    examples = data.take(timing.BATCHES).as_numpy_iterator()
+    buckets = Buckets(list(rows), lengths=(length,), tokens=batch * length)
+    examples = denoising_batches(buckets).take(timing.BATCHES).as_numpy_iterator()
     return keras.tree.map_structure(lambda *parts: np.stack(parts), *examples)
 
 
@@ -154,13 +157,13 @@ def build(name, compiler, batch, length):
 
 def build_pass(name, compiler, batches):
     """Builds a candidate: a function `passes -> seconds of each pass`."""
-    rows, lengths, share = mixed_sentences(batches), LENGTHS, PREDICTED
+    texts, share = mixed_sentences(batches), PREDICTED
     if f"{name}, {compiler}" == ABLATION:
-        lengths, share = (MAX_LENGTH,), 1.0
-    denoiser = keras_model(compiler)
-    dataset = denoising_batches(rows, lengths=lengths, share=share)
-    one_pass = bucketed_batches(rows, tokens_per_batch=TOKENS, bucket_lengths=lengths)
-    steps = int(one_pass.cardinality())
+        buckets, share = Buckets(texts, lengths=(MAX_LENGTH,)), 1.0
+    else:
+        buckets = Buckets(texts)
+    denoiser, steps = keras_model(compiler), len(buckets)
+    dataset = denoising_batches(buckets, share=share)
     if name == "PyTorch":
         examples = dataset.take(steps).as_numpy_iterator()
         run = torch_run(denoiser, compiler, examples)

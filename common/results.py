@@ -112,12 +112,6 @@ def write_results(question, *, data, seeds, metrics):
     return path
 
 
-def published(question):
-    """Reads the published metrics of a question, a dict, see `write_results`."""
-    path = presets.CODE / question / "results" / "results.json"
-    return json.loads(path.read_text("utf-8"))["metrics"]
-
-
 def benchmark(question):
     """Reads the published record of a question's benchmark.
 

@@ -1,60 +1,65 @@
-"""Trains and measures what question 4 reports.
+"""What is trained and measured for question 4.
 
-Long runs are `results.cached`, so that an interrupted run resumes.
+Long runs are `results.cached`, so that a run that was interrupted resumes.
 """
-
-import hashlib
 
 import keras
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import make_pipeline
 
 from common import results
-from q4_denoise_text import transfer
-from q4_denoise_text.data import NOISE, OFF, clean, tokenize
-from q4_denoise_text.denoise_text import build_classifier
+from q4_denoise_text import pretraining, restoration, transfer
+from q4_denoise_text.corpus import clean, tokenize
+from q4_denoise_text.denoise_text import build_classifier, build_denoiser
 
 QUESTION = "q4_denoise_text"
-# Each kind of noise by itself, and all of them: arguments of `corrupt`.
+# Each kind of noise alone, and all of them: arguments of `corrupt`.
 NOISES = {
-    "masks": OFF | {"mask_rate": 0.25},
-    "other words": OFF | {"replace_rate": 0.25},
-    "word order": OFF | {"shuffle_distance": 3},
-    "all three": NOISE,
+    "masks": {"mask_rate": 0.25, "replace_rate": 0.0, "shuffle_distance": 0},
+    "other words": {"mask_rate": 0.0, "replace_rate": 0.25, "shuffle_distance": 0},
+    "word order": {"mask_rate": 0.0, "replace_rate": 0.0, "shuffle_distance": 3},
+    "all three": pretraining.NOISE,
 }
-# How an encoder is used: which layers are pre-trained, and whether it stays frozen.
+# What is compared in short pre-trainings: noise and decoder.
+OBJECTIVES = {kind: (noise, "parallel") for kind, noise in NOISES.items()} | {
+    "all three, twice as much": (
+        {"mask_rate": 0.4, "replace_rate": 0.1, "shuffle_distance": 3},
+        "parallel",
+    ),
+    "deletion, word by word": (
+        {
+            "mask_rate": 0.0,
+            "replace_rate": 0.0,
+            "shuffle_distance": 0,
+            "delete_rate": 0.6,
+        },
+        "autoregressive",
+    ),
+}
+# How an encoder is used: whether it is pre-trained, and whether it stays frozen.
 ENCODERS = {
-    "random, frozen": ((), True),
-    "embeddings, frozen": (("embedding",), True),
-    "denoiser, frozen": (None, True),
-    "denoiser, fine-tuned": (None, False),
-    "from scratch": ((), False),
+    "random, frozen": (False, True),
+    "denoiser, frozen": (True, True),
+    "denoiser, fine-tuned": (True, False),
+    "from scratch": (False, False),
 }
-# The names in `results.json`, from how the encoder is used, and the head.
+# The published results of transfer: how the encoder is used, and the head.
 METRICS = {
-    ("random, frozen", "linear"): "sst2_random_frozen_linear",
-    ("random, frozen", "attention"): "sst2_random_frozen_attention",
-    ("embeddings, frozen", "attention"): "sst2_frozen_embeddings_attention",
-    ("denoiser, frozen", "linear"): "sst2_frozen_linear",
-    ("denoiser, frozen", "attention"): "sst2_frozen_attention",
-    ("denoiser, fine-tuned", "attention"): "sst2_finetuned",
-    ("from scratch", "attention"): "sst2_scratch",
+    "sentiment_random_frozen_linear": ("random, frozen", "linear"),
+    "sentiment_random_frozen_attention": ("random, frozen", "attention"),
+    "sentiment_frozen_linear": ("denoiser, frozen", "linear"),
+    "sentiment_frozen_attention": ("denoiser, frozen", "attention"),
+    "sentiment_finetuned": ("denoiser, fine-tuned", "attention"),
+    "sentiment_scratch": ("from scratch", "attention"),
 }
-BAG_OF_WORDS = "bag of words"
-FEW_LABELS = {
-    "denoiser, frozen": "frozen",
-    "denoiser, fine-tuned": "finetuned",
-    "from scratch": "scratch",
-    BAG_OF_WORDS: "bag_of_words",
-}
-# How an encoder and the head on it are trained. A new head takes larger steps than a
-# pre-trained encoder, and a network that is trained as a whole does not see all words.
-WORD_NOISE = OFF | {"mask_rate": 0.1}
+# How an encoder and the head on it are trained. A fresh head takes larger steps than
+# what is pre-trained, and a whole network is regularised: words go missing.
+WORD_NOISE = {"mask_rate": 0.1, "replace_rate": 0.0, "shuffle_distance": 0}
 TRAINING = {
     "random, frozen": {"learning_rate": 5e-3},
-    "embeddings, frozen": {"learning_rate": 5e-3},
     "denoiser, frozen": {"learning_rate": 5e-3},
     "denoiser, fine-tuned": {
         "learning_rate": 5e-3,
@@ -63,6 +68,8 @@ TRAINING = {
     },
     "from scratch": {"learning_rate": 1e-3, "slow_rate": 1.0, "noise": WORD_NOISE},
 }
+# The denoiser of short pre-trainings; its blocks are an eighth of the published one's.
+SMALL = {"width": 64, "depth": 2}
 
 
 class Sentences(dict):
@@ -70,11 +77,7 @@ class Sentences(dict):
 
     @property
     def cache_key(self):
-        digest = hashlib.sha256()
-        for rows, labels in self.values():
-            for array in (np.concatenate(rows), [len(row) for row in rows], labels):
-                digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return [len(labels) for _, labels in self.values()]
 
 
 def encode_sentences(texts, tokenizer):
@@ -82,7 +85,7 @@ def encode_sentences(texts, tokenizer):
 
     Args:
         texts: `common.data.TextData`.
-        tokenizer: from `make_tokenizer`.
+        tokenizer: see `corpus.make_tokenizer`.
 
     Returns:
         `Sentences`, from the name of a split to `(rows, labels)`: a list of int32
@@ -94,22 +97,60 @@ def encode_sentences(texts, tokenizer):
     )
 
 
+def overfit(rows, vocab_size, *, steps, seed=0, learning_rate=1e-3, **size):
+    """Trains a denoiser on a few sentences until it knows them by heart.
+
+    The noise is drawn afresh at every step, and anew for the measurement.
+
+    Args:
+        rows: list of int arrays, the sentences.
+        vocab_size: int.
+        steps: int.
+        seed: int.
+        learning_rate: float.
+        **size: further arguments of `build_denoiser`.
+
+    Returns:
+        `(denoiser, loss, scores)`: the model, its loss after every tenth of the
+        steps, and `restoration.restoration_scores` on the sentences.
+    """
+    keras.utils.set_random_seed(seed)
+    denoiser = build_denoiser(vocab_size, **size)
+    pretraining.compile_denoiser(denoiser, steps=steps, learning_rate=learning_rate)
+    token_ids = restoration.pad_rows(rows)
+    buckets = pretraining.Buckets(
+        rows, lengths=(token_ids.shape[1],), tokens=token_ids.size
+    )
+    data = pretraining.denoising_batches(buckets, seed=seed)
+    history = denoiser.fit(
+        data, epochs=10, steps_per_epoch=steps // 10, shuffle=False, verbose=0
+    )
+    corrupted = restoration.corrupted_copy(token_ids, seed=seed + 1)
+    intact = pretraining.share_of_intact(buckets)
+    restored = restoration.restore(denoiser, corrupted, intact)
+    scores = restoration.restoration_scores(token_ids, corrupted, restored)
+    return denoiser, history.history["loss"], scores
+
+
 @results.cached(QUESTION, ignore=["denoiser"])
-def transferred(use, head, sentences, denoiser, weights, *, epochs, seed, share=1.0):
+def transferred(
+    use, head, sentences, denoiser, weights, *, epochs, seed, share=1.0, layer=None
+):
     """Trains a classifier on an encoder and measures it.
 
     Args:
         use: key of `ENCODERS`.
         head: "linear" or "attention".
         sentences: from `encode_sentences`; "tuning" chooses the epoch.
-        denoiser: the pre-trained one; where `use` says so, a new one of its size.
+        denoiser: the pre-trained one; where `use` says so a fresh one of its size.
         weights: str, what stands for the denoiser in the cache, such as the digest of
             its weights.
-        epochs: int, at `share` 1; fewer labels get `epochs / sqrt(share)` epochs. The
-            linear probe needs none, see `transfer.fit_linear_head`.
+        epochs: int, at `share` 1; a tenth of the labels is gone through three times
+            as often. A linear head on a frozen encoder needs none: it has one optimum
+            (`transfer.fit_linear_head`).
         seed: int, of everything.
-        share: float, the share of the training labels that is used. The tuning split
-            stays whole.
+        share: float, the share of the labels that is used.
+        layer: int, see `build_classifier`.
 
     Returns:
         Dict: accuracy on "tuning" and "validation", and `logits`, a list, of the
@@ -117,14 +158,9 @@ def transferred(use, head, sentences, denoiser, weights, *, epochs, seed, share=
     """
     pretrained, frozen = ENCODERS[use]
     keras.utils.set_random_seed(seed)
-    encoder = denoiser.encoder
-    if pretrained is not None:
-        encoder = type(denoiser).from_config(denoiser.get_config()).encoder
-        for name in pretrained:
-            learned = denoiser.encoder.get_layer(name).get_weights()
-            encoder.get_layer(name).set_weights(learned)
-    dropout = 0.2 if frozen else 0.3
-    classifier = build_classifier(encoder, frozen=frozen, head=head, dropout=dropout)
+    fresh = build_denoiser(**denoiser.get_config())
+    encoder = (denoiser if pretrained else fresh).get_layer("encoder")
+    classifier = build_classifier(encoder, frozen=frozen, head=head, layer=layer)
     rows, labels = sentences["train"]
     chosen = np.random.default_rng(seed).permutation(len(rows))
     chosen = chosen[: round(share * len(rows))]
@@ -138,8 +174,6 @@ def transferred(use, head, sentences, denoiser, weights, *, epochs, seed, share=
             sentences["tuning"],
             epochs=round(epochs / share**0.5),
             seed=seed,
-            # Else long phrases, which are few, would not fill a batch.
-            batch_size=transfer.BATCH if share == 1 else 16,
             **TRAINING[use],
         )
     return _measured(classifier, sentences)
@@ -156,85 +190,98 @@ def _measured(classifier, sentences):
     } | {"logits": logits["validation"].tolist()}
 
 
-def bag_of_words(texts, share=1.0, seed=0):
-    """Returns the validation accuracy of TF-IDF with logistic regression.
+@results.cached(QUESTION, ignore=["rows"])
+def objective_matters(
+    objective,
+    sentences,
+    rows,
+    vocab_size,
+    *,
+    seed,
+    steps=2_500,
+    longest=24,
+    learning_rate=6e-3,
+):
+    """Pre-trains a small denoiser shortly, then reads sentiment from its encoder.
 
-    The tuning split chooses the regularization.
+    Args:
+        objective: key of `OBJECTIVES`.
+        sentences: from `encode_sentences`.
+        rows: list of int arrays, the text to pre-train on.
+        vocab_size: int.
+        seed: int, of everything.
+        steps: int, of pre-training, with half as many tokens in a batch as usual.
+        longest: int, the longest rows used, in tokens.
+        learning_rate: float, the highest one: a small network takes larger steps.
+
+    Returns:
+        Dict: as of `transferred`, for a linear head on the frozen encoder; `tokens`
+        that were read and the `loss` at the end of pre-training.
+    """
+    noise, decoder = OBJECTIVES[objective]
+    tokens = pretraining.TOKENS // 2
+    short = [row for row in rows if len(row) <= longest]
+    denoiser, history = pretraining.pretrain(
+        lambda: build_denoiser(vocab_size, decoder=decoder, **SMALL),
+        short,
+        folder=None,
+        epochs=5,
+        steps=steps // 5,
+        seed=seed,
+        noise=noise,
+        decoder=decoder,
+        tokens=tokens,
+        learning_rate=learning_rate,
+    )
+    encoder = denoiser.get_layer("encoder")
+    classifier = build_classifier(encoder, head="linear")
+    transfer.fit_linear_head(classifier, sentences["train"], sentences["tuning"])
+    batches = len(pretraining.Buckets(short, tokens=tokens))
+    return _measured(classifier, sentences) | {
+        "tokens": steps * sum(map(len, short)) / batches,
+        "loss": history["loss"][-1],
+    }
+
+
+def bag_of_words(texts, share=1.0, seed=0):
+    """Returns validation accuracies of what knows no word order to speak of.
+
+    TF-IDF with logistic regression and counts of one or two words with naive Bayes;
+    the tuning split chooses how much each is smoothed.
 
     Args:
         texts: `common.data.TextData`.
-        share: float, the share of the training labels that is used.
+        share: float, the share of the labels that is used.
         seed: int, of the choice, the same as in `transferred`.
     """
     chosen = np.random.default_rng(seed).permutation(len(texts.train.texts))
     chosen = chosen[: round(share * len(chosen))]
     train = [clean(texts.train.texts[i]) for i in chosen], texts.train.labels[chosen]
-    tuning, validation = (
-        ([clean(text) for text in split.texts], split.labels)
-        for split in (texts.tuning, texts.validation)
-    )
-    models = [
-        make_pipeline(
-            TfidfVectorizer(token_pattern=r"(?u)\b\w+\b|[^\w\s]"),
-            LogisticRegression(C=strength, max_iter=2_000),
-        ).fit(*train)
-        for strength in (0.3, 1, 3, 10)
-    ]
-    return float(max(models, key=lambda m: m.score(*tuning)).score(*validation))
-
-
-def baselines(texts):
-    """Returns validation accuracies to compare with, a dict from a name to a float.
-
-    They are a bag of words and, for SST-2, the published result of question 1's best
-    recurrent network, without pre-training.
-
-    Args:
-        texts: `common.data.TextData`.
-    """
-    found = {BAG_OF_WORDS: bag_of_words(texts)}
-    if texts.name.startswith("SST-2"):
-        published = results.published("q1_tbptt")["validation_accuracy_lstm_full"]
-        found["LSTM of question 1"] = published["mean"]
+    words = {"lowercase": True, "token_pattern": r"(?u)\b\w+\b|[^\w\s]"}
+    candidates = {
+        "logistic regression": [
+            make_pipeline(
+                TfidfVectorizer(**words), LogisticRegression(C=c, max_iter=2000)
+            )
+            for c in (0.3, 1, 3, 10)
+        ],
+        "naive Bayes, bigrams": [
+            make_pipeline(
+                CountVectorizer(**words, ngram_range=(1, 2)), MultinomialNB(alpha=a)
+            )
+            for a in (0.1, 0.3, 1, 3)
+        ],
+    }
+    found = {}
+    for name, models in candidates.items():
+        scored = [
+            (model.fit(*train).score(*_cleaned(texts.tuning)), i)
+            for i, model in enumerate(models)
+        ]
+        best = models[max(scored)[1]]
+        found[name] = float(best.score(*_cleaned(texts.validation)))
     return found
 
 
-def denoising_metrics(scores):
-    """Reduces the restoration of unseen text to the entries of `results.json`.
-
-    Args:
-        scores: from `restoration_scores`, those of the denoiser.
-
-    Returns:
-        Dict from names to floats.
-    """
-    return {
-        "denoising_corrupted_accuracy": scores["corrupted"],
-        "denoising_intact_accuracy": scores["intact"],
-        "denoising_error_reduction": scores["error_reduction"],
-        "denoising_sentences": scores["sentences"],
-    }
-
-
-def headline_metrics(runs, few, share, baselines):
-    """Reduces the classifiers to the entries of `results.json`.
-
-    Args:
-        runs: dict from `(use, head)` to a list of what `transferred` returns.
-        few: dict from a label, see `FEW_LABELS`, to a list of accuracies with few
-            labels, one per seed.
-        share: float, the share of the labels in `few`.
-        baselines: from `baselines`.
-
-    Returns:
-        Dict from names to floats or what `results.summarise` returns.
-    """
-    metrics = {
-        METRICS[key]: results.summarise([run["validation"] for run in of_seeds])
-        for key, of_seeds in runs.items()
-    }
-    metrics["sst2_bag_of_words"] = baselines[BAG_OF_WORDS]
-    return metrics | {
-        f"sst2_{100 * share:g}percent_{FEW_LABELS[label]}": results.summarise(of_seeds)
-        for label, of_seeds in few.items()
-    }
+def _cleaned(split):
+    return [clean(text) for text in split.texts], split.labels

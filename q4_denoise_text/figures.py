@@ -1,20 +1,22 @@
-"""Draws the figures and formats the tables of question 4, from numbers."""
+"""The figures and tables of question 4, from numbers they are given."""
 
 import html
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.stats import binomtest
 
 from common import results
 from common.plots import COLORS, LINES
 
-HEADS = {"linear": "linear probe", "attention": "attention head"}
 BOX = {"boxstyle": "round,pad=0.45", "linewidth": 1.5, "facecolor": "white"}
 
 
 def draw_network():
-    """Draws denoiser and classifier on the encoder that they share."""
+    """Draws denoiser and classifier on the encoder that they share.
+
+    Returns:
+        The figure.
+    """
     figure, axes = plt.subplots(figsize=(9, 4.2))
     boxes = [
         (1.3, 2.1, "tokens + positions\n(128 numbers each)", COLORS[0]),
@@ -49,179 +51,183 @@ def draw_network():
     return figure
 
 
-def plot_pretraining(pieces, tokens_per_epoch):
+def plot_pretraining(history, tokens_per_epoch):
     """Draws loss and accuracy of pre-training against the tokens read.
 
     Args:
-        pieces: list of dicts with `loss` and `accuracy`, lists with one value per
-            epoch. The learning rate falls to 0 at the end of each.
+        history: dict with `loss` and `accuracy`, lists with one value an epoch.
         tokens_per_epoch: float, the real tokens of an epoch.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-    start = 0
-    for piece in pieces:
-        epochs = np.arange(1, len(piece["loss"]) + 1)
-        tokens = (start + epochs) * tokens_per_epoch / 1e6
-        left.plot(tokens, piece["loss"], color=COLORS[0])
-        right.plot(tokens, np.multiply(piece["accuracy"], 100), color=COLORS[1])
-        start += len(epochs)
-    left.set_ylabel("cross-entropy (nats)")
-    right.set_ylabel("accuracy of the predicted tokens (%)")
-    for axes in (left, right):
-        axes.set_xlabel("tokens read (millions)")
-    first, last = pieces[0]["loss"][0], pieces[-1]["loss"][-1]
-    figure.suptitle(f"The cross-entropy falls from {first:.1f} to {last:.1f} nats")
-    return figure
-
-
-def plot_rates(curves):
-    """Draws how much is restored against how much is corrupted.
-
-    Args:
-        curves: dict from a kind of noise to `(shares, scores)`, see
-            `restoration.scores_by_rate`.
-    """
-    figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True)
-    names = {
-        "corrupted": "corrupted tokens restored (%)",
-        "error_reduction": "net error reduction (%)",
-    }
-    for axes, (score, label) in zip(all_axes, names.items(), strict=True):
-        for index, (kind, (shares, scores)) in enumerate(curves.items()):
-            values = [100 * found[score] for found in scores]
-            axes.plot(np.multiply(shares, 100), values, marker="o", label=kind,
-                      color=COLORS[index], linestyle=LINES[index])  # fmt: skip
-        axes.axhline(0, color="0.6", linewidth=1)
-        axes.set(xlabel="tokens corrupted (%)", ylabel=label)
-    all_axes[0].legend()
-    figure.suptitle(
-        "What is masked or moved is found again more often than what is replaced"
-    )
-    return figure
-
-
-def plot_transfer(runs, baselines):
-    """Draws the accuracy of every use of the encoder and every head, with the seeds.
-
-    Args:
-        runs: dict from `(use, head)` to a list of what `transferred` returns.
-        baselines: dict from a label to an accuracy, each drawn as a line.
-    """
-    figure, axes = plt.subplots(figsize=(9, 3.8))
-    uses = list(dict.fromkeys(use for use, _ in runs))
-    for index, head in enumerate(dict.fromkeys(head for _, head in runs)):
-        found = {use: runs[use, head] for use in uses if (use, head) in runs}
-        places = np.array([uses.index(use) for use in found]) + 0.3 * (index - 0.5)
-        values = [[100 * run["validation"] for run in of] for of in found.values()]
-        means = [np.mean(of_seeds) for of_seeds in values]
-        spread = [np.std(of_seeds, ddof=len(of_seeds) > 1) for of_seeds in values]
-        axes.errorbar(places, means, spread,
-                      label=HEADS[head], color=COLORS[index], marker="os"[index],
-                      linestyle="none", capsize=4)  # fmt: skip
-        for place, mean in zip(places, means, strict=True):
-            axes.annotate(f"{mean:.1f}", (place, mean), (7, -3),
-                          textcoords="offset points", fontsize=9)  # fmt: skip
-    for index, (label, accuracy) in enumerate(baselines.items()):
-        axes.axhline(100 * accuracy, color=COLORS[index + 2], linewidth=1.2,
-                     linestyle=LINES[index + 1], label=label)  # fmt: skip
-    axes.set_xticks(range(len(uses)), uses)
-    axes.set(ylabel="validation accuracy (%)", xlim=(-0.5, len(uses) - 0.4))
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    axes.set_title(
-        "The denoiser's encoder knows more about sentiment than a random one"
-    )
-    return figure
-
-
-def transfer_table(runs, baselines):
-    """Formats accuracies as a Markdown table.
-
-    Args:
-        runs: see `plot_transfer`.
-        baselines: see `plot_transfer`.
-    """
-    heads = list(dict.fromkeys(head for _, head in runs))
-    rows = []
-    for use in dict.fromkeys(use for use, _ in runs):
-        cells = [
-            results.percent([run["validation"] for run in runs[use, head]])
-            if (use, head) in runs
-            else ""
-            for head in heads
-        ]
-        rows.append([use, *cells])
-    rows += [
-        [name, "", results.percent(accuracy)] for name, accuracy in baselines.items()
-    ]
-    return results.markdown_table(["", *(HEADS[head] for head in heads)], rows)
-
-
-def few_labels_table(few, runs, baselines, counts):
-    """Formats accuracies with few and with all labels as a Markdown table.
-
-    Args:
-        few: dict from a use of the encoder, or a baseline, to a list of accuracies.
-        runs: see `plot_transfer`; the attention head's are shown.
-        baselines: see `plot_transfer`.
-        counts: pair of ints, the labelled phrases.
-    """
-    rows = []
-    for name, accuracies in few.items():
-        if name in baselines:
-            everything = baselines[name]
-        else:
-            everything = [run["validation"] for run in runs[name, "attention"]]
-        rows.append([name, results.percent(accuracies), results.percent(everything)])
-    titles = ["", *(f"{count:,} labelled phrases" for count in counts)]
-    return results.markdown_table(titles, rows)
-
-
-def sign_test_table(runs, labels, names, seeds):
-    """Formats how often one network is right where the other is wrong.
-
-    Args:
-        runs: see `plot_transfer`, with `logits` of the validation sentences.
-        labels: int array `(n,)`, 0 or 1.
-        names: pair of uses of the encoder, compared with the attention head.
-        seeds: list of ints, those of the runs.
 
     Returns:
-        The table as text, with the p-values of two-sided sign tests: one row per seed,
-        and one for what most seeds answer, which counts every sentence once.
+        The figure.
     """
-    right = np.array(
-        [
-            [(np.array(run["logits"]) > 0) == (labels == 1) for run in runs[name, head]]
-            for name in names
-            for head in ["attention"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    tokens = np.arange(1, len(history["loss"]) + 1) * tokens_per_epoch / 1e6
+    left.plot(tokens, history["loss"])
+    left.set_ylabel("cross-entropy (nats)")
+    right.plot(tokens, np.multiply(history["accuracy"], 100), color=COLORS[1])
+    right.set_ylabel("right tokens (%)")
+    for axes in (left, right):
+        axes.set_xlabel("tokens read (millions)")
+    return figure
+
+
+def plot_amounts(runs):
+    """Draws what a linear head reads from encoders that have read more and more.
+
+    Args:
+        runs: dict from a number of tokens to a list of dicts with an accuracy as
+            `validation`.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots()
+    found = [
+        [100 * run["validation"] for run in of_seeds] for of_seeds in runs.values()
+    ]
+    tokens = np.divide(list(runs), 1e6)
+    axes.plot(tokens, np.mean(found, axis=1), marker="_", markersize=18, label="mean")
+    axes.plot(tokens, found, "o", color=COLORS[2])
+    axes.legend()
+    axes.set(xlabel="tokens read (millions)", ylabel="accuracy of a linear head (%)")
+    return figure
+
+
+def plot_overfit(losses, steps):
+    """Draws the loss on a few sentences that are learned by heart.
+
+    Args:
+        losses: list of floats, one for each of equal parts of the training.
+        steps: int, of the whole training.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots()
+    axes.plot(np.arange(1, len(losses) + 1) * steps / len(losses), losses, marker="o")
+    axes.set(xlabel="training steps", ylabel="cross-entropy (nats)", yscale="log")
+    return figure
+
+
+def plot_rates(curves, trained):
+    """Draws how much is mended against how much is corrupted.
+
+    Args:
+        curves: dict from a kind of noise to `(rates, scores)`, the latter with one
+            dict of `restoration_scores` a rate.
+        trained: dict from a kind to the rate that training used, or nothing.
+
+    Returns:
+        The figure.
+    """
+    figure, all_axes = plt.subplots(1, 2, figsize=(9, 3.6), sharex=True)
+    names = {"corrupted": "wrong tokens restored (%)", "error_reduction":
+             "errors removed (%)"}  # fmt: skip
+    for axes, (score, label) in zip(all_axes, names.items(), strict=True):
+        for index, (kind, (rates, scores)) in enumerate(curves.items()):
+            values = [100 * found[score] for found in scores]
+            axes.plot(np.multiply(rates, 100), values, marker="o", label=kind,
+                      color=COLORS[index], linestyle=LINES[index])  # fmt: skip
+            if kind in trained:
+                axes.axvline(100 * trained[kind], color=COLORS[index], linewidth=1,
+                             linestyle=":")  # fmt: skip
+        axes.set(xlabel="tokens corrupted (%)", ylabel=label)
+    all_axes[0].legend()
+    return figure
+
+
+def plot_grid(accuracies, floor):
+    """Draws accuracy for every encoder and head as bars with their spread.
+
+    Args:
+        accuracies: dict from a head to dict from an encoder to a list of accuracies.
+        floor: dict from a label to an accuracy of a bag of words, drawn as one band.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots(figsize=(9, 3.8))
+    encoders = list(next(iter(accuracies.values())))
+    width = 0.8 / len(accuracies)
+    for index, (head, found) in enumerate(accuracies.items()):
+        places = np.arange(len(encoders)) + (index - (len(accuracies) - 1) / 2) * width
+        means = [100 * np.mean(found[encoder]) for encoder in encoders]
+        axes.bar(places, means, width * 0.95, label=f"{head} head", color=COLORS[index],
+                 hatch=[None, "//"][index], edgecolor="white")  # fmt: skip
+        for place, encoder in zip(places, encoders, strict=True):
+            values = np.multiply(found[encoder], 100)
+            axes.plot(np.full(len(values), place), values, ".", color=COLORS[5])
+    low, high = 100 * min(floor.values()), 100 * max(floor.values())
+    label = f"bag of words, {low:.1f} to {high:.1f} %"
+    axes.axhspan(low - 0.1, high + 0.1, color=COLORS[3], label=label)
+    axes.set_xticks(range(len(encoders)), encoders)
+    axes.set(ylabel="accuracy (%)", ylim=(50, 95))  # from chance on
+    axes.legend(loc="upper left", ncols=2)
+    return figure
+
+
+def plot_labels(curves, counts):
+    """Draws accuracy against the number of labels.
+
+    Args:
+        curves: dict from a label to a list of lists of accuracies, one list a count.
+        counts: list of ints, the labels used.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots()
+    for index, (label, found) in enumerate(curves.items()):
+        means = [100 * np.mean(values) for values in found]
+        spread = [
+            100 * np.std(values, ddof=min(1, len(values) - 1)) for values in found
         ]
-    )  # (2, seeds, sentences)
-    majority = right.mean(axis=1, keepdims=True) > 0.5
-    titles = [*(f"seed {seed}" for seed in seeds), "majority of the seeds"]
-    rows = []
-    for title, (one, other) in zip(
-        titles, np.concatenate([right, majority], axis=1).swapaxes(0, 1), strict=True
-    ):
-        counts = [int(np.sum(one & ~other)), int(np.sum(other & ~one))]
-        p_value = binomtest(counts[0], max(1, sum(counts))).pvalue
-        rows.append([title, *counts, f"{p_value:.2g}"])
-    titles = ["", *(f"only right: {name}" for name in names), "p"]
-    return results.markdown_table(titles, rows)
+        axes.errorbar(counts, means, spread, label=label, marker="o", capsize=3,
+                      color=COLORS[index], linestyle=LINES[index])  # fmt: skip
+    axes.set(xlabel="labelled phrases", ylabel="accuracy (%)", xscale="log")
+    axes.legend()
+    return figure
+
+
+def plot_points(values, label):
+    """Draws a row for each list of values: every one as a point, a bar at their mean.
+
+    Args:
+        values: dict from a name to a list of numbers.
+        label: str, of the axis.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 0.8 + 0.4 * len(values)))
+    for place, found in enumerate(values.values()):
+        axes.plot(found, np.full(len(found), place), "o", color=COLORS[2])
+        axes.plot(np.mean(found), place, "|", color=COLORS[0], ms=18, mew=2.5)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.set(xlabel=label, ylim=(len(values) - 0.5, -0.5))
+    return figure
 
 
 def restoration_table(found):
     """Formats restoration scores as a Markdown table.
 
     Args:
-        found: dict from a label to what `restoration_scores` returns.
+        found: dict from a label to what `restoration_scores` returns, with or without
+            `word_error_rate`.
+
+    Returns:
+        The table as text.
     """
     columns = {
-        "token_accuracy": "token accuracy",
+        "token_accuracy": "tokens right",
         "corrupted": "at corrupted positions",
         "intact": "at intact positions",
-        "error_reduction": "net error reduction",
+        "error_reduction": "errors removed",
         "sentences": "sentences restored",
+        "word_error_rate": "word error rate",
     }
+    columns = {k: v for k, v in columns.items() if k in next(iter(found.values()))}
     rows = [
         [label, *(results.percent(scores[key]) for key in columns)]
         for label, scores in found.items()
@@ -229,37 +235,56 @@ def restoration_table(found):
     return results.markdown_table(["", *columns.values()], rows)
 
 
-def samples_table(tokenizer, original, corrupted, denoised):
-    """Formats sentences as a Markdown table, with what differs from the original bold.
+def accuracy_table(found):
+    """Formats accuracies as a Markdown table.
 
     Args:
-        tokenizer: from `make_tokenizer`.
+        found: dict from a head to dict from an encoder to a list of accuracies.
+
+    Returns:
+        The table as text.
+    """
+    encoders = list(next(iter(found.values())))
+    rows = [[head, *map(results.percent, row.values())] for head, row in found.items()]
+    return results.markdown_table(["head", *encoders], rows)
+
+
+def list_samples(tokenizer, original, corrupted, restored):
+    """Lists sentences as Markdown: corrupted, restored, and the original in brackets.
+
+    Args:
+        tokenizer: see `corpus.make_tokenizer`.
         original: int array `(n, time)`.
         corrupted: int array of the same shape.
-        denoised: int array of the same shape.
+        restored: int array of the same shape.
+
+    Returns:
+        The list as text.
     """
-    rows = [
-        [mark_changes(tokenizer, right, each) for each in (right, before, after)]
-        for right, before, after in zip(original, corrupted, denoised, strict=True)
-    ]
-    return results.markdown_table(["original", "corrupted", "denoised"], rows)
+    lines = []
+    for right, before, after in zip(original, corrupted, restored, strict=True):
+        lines.append(
+            f"- {mark_changes(tokenizer, right, before)}<br>→ "
+            f"{mark_changes(tokenizer, right, after)}<br>"
+            f"({mark_changes(tokenizer, right, right)})"
+        )
+    return "\n".join(lines)
 
 
 def mark_changes(tokenizer, original, other):
     """Returns a sentence as text, every token that differs from the original bold.
 
     Args:
-        tokenizer: from `make_tokenizer`.
+        tokenizer: see `corpus.make_tokenizer`.
         original: int array `(time,)`.
         other: int array `(time,)`.
     """
-    text = ""
+    words = []
     for right, token in zip(original, other, strict=True):
         if right == 0 and token == 0:
             break
-        piece = tokenizer.id_to_token(int(token))
-        text += "" if piece.startswith("##") else " "
-        piece = html.escape(piece.removeprefix("##"), quote=False).replace("[", "\\[")
-        # Asterisks would be none to Markdown inside a word.
-        text += f"<b>{piece}</b>" if token != right else piece
-    return text.strip().replace("|", "\\|")
+        piece = html.escape(tokenizer.id_to_token(int(token)), quote=False)
+        piece = piece.replace("[", "\\[")
+        # Not asterisks, which are none to Markdown inside a word.
+        words.append(f"<b>{piece}</b>" if token != right else piece)
+    return " ".join(words).replace(" ##", "")

@@ -1,39 +1,202 @@
-"""Pre-trains the published denoiser.
+"""Pre-training of the denoiser: batches, noise drawn afresh, a run that resumes."""
 
-`python -m q4_denoise_text.pretraining` makes its vocabulary, weights and record, which
-takes hours without a GPU. The learning rate falls to 0 at the end of every piece
-(Loshchilov and Hutter 2017), and the weights are published then: the command resumes
-after the last published piece, or inside a piece where it was interrupted. Without
-`results/pretraining.json` it begins from scratch.
-"""
-
-import hashlib
-import json
-import shutil
+import itertools
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from common import presets, results, resume
-from q4_denoise_text import denoise_text
-from q4_denoise_text.data import (
-    MAX_LENGTH,
-    NOISE,
-    denoising_batches,
-    intact_ratio,
-    learn_vocabulary,
-    load_corpus,
-    make_tokenizer,
-    tokenize,
-    training_rows,
-    word_starts,
-)
+from common import resume
+from q4_denoise_text.corpus import MAX_LENGTH, PAD, START
+from q4_denoise_text.noise import corrupt
 
-BUILD = presets.ROOT / "build" / "q4_denoise_text"
-SIZE = {"width": 128, "depth": 4, "heads": 4}
-LEARNING_RATES = (1.5e-3,)  # the highest one of each piece
-EPOCHS, STEPS = 40, 500  # of each piece
-SAMPLE = 60_000  # sentences that the vocabulary is learned from
+NOISE = {"mask_rate": 0.2, "replace_rate": 0.05, "shuffle_distance": 1}
+LENGTHS = (8, 16, 24, 32, 48, MAX_LENGTH)  # of a batch, in tokens
+TOKENS = 4_096  # of a batch, padding included
+PREDICTED = 0.5  # share of the positions that are predicted
+
+
+class Buckets:
+    """Rows of token ids, sorted by length into arrays that are batched on their own.
+
+    Args:
+        rows: list of int arrays `(length,)`, none longer than the last of `lengths`.
+        lengths: increasing ints, what rows are padded to.
+        tokens: int, how many ids a batch holds, so that short rows come in larger
+            batches.
+
+    Raises:
+        ValueError: If `lengths` or `tokens` are none of that, or there are not enough
+            rows for a batch of any length.
+    """
+
+    def __init__(self, rows, *, lengths=LENGTHS, tokens=TOKENS):
+        if not lengths or lengths[0] < 1 or list(lengths) != sorted(set(lengths)):
+            raise ValueError(
+                f"`lengths` must be ints of 1 or more that grow. Received: {lengths!r}"
+            )
+        if tokens < lengths[-1]:
+            raise ValueError(
+                f"`tokens` must be at least {lengths[-1]}, one row of the greatest "
+                f"length. Received: tokens={tokens!r}"
+            )
+        sizes = np.array([len(row) for row in rows])
+        if not len(rows) or sizes.max() > lengths[-1]:
+            raise ValueError(
+                f"`rows` must hold one or more arrays of at most {lengths[-1]} ids. "
+                f"Received: {len(rows)} rows, the longest of {sizes.max(initial=0)}"
+            )
+        bucket = np.searchsorted(lengths, sizes)
+        self.arrays, self.batches = [], []
+        for i, length in enumerate(lengths):
+            members = [rows[row] for row in np.flatnonzero(bucket == i)]
+            if len(members) >= tokens // length:
+                array = keras.utils.pad_sequences(
+                    members, length, dtype="int32", padding="post"
+                )
+                self.arrays.append(array)
+                self.batches.append(len(members) // (tokens // length))
+        self.tokens = tokens
+        if not self.arrays:
+            raise ValueError(
+                f"`tokens={tokens}` leaves no full batch of any length among "
+                f"{len(rows)} rows; choose a smaller one."
+            )
+
+    def __len__(self):
+        """Returns the number of batches in a pass over the rows."""
+        return sum(self.batches)
+
+    def order(self, seed, number):
+        """Draws the batches of one pass, the same each time.
+
+        Args:
+            seed: int of 0 or more.
+            number: int, of the pass, from 0.
+
+        Returns:
+            List of `(bucket, rows)`, one a batch: an index into `arrays`, and an int
+            array `(batch,)`, rows of that array.
+        """
+        rng = np.random.default_rng([seed, number])
+        found = []
+        for i, (array, count) in enumerate(zip(self.arrays, self.batches, strict=True)):
+            size = self.tokens // array.shape[1]
+            rows = rng.permutation(len(array))[: count * size]
+            found += [(i, part) for part in np.split(rows, count)]
+        return [found[i] for i in rng.permutation(len(found))]
+
+    def steps(self, seed):
+        """Yields `(token_ids, step)` without end, pass after pass.
+
+        Args:
+            seed: int, see `order`.
+
+        Yields:
+            `(token_ids, step)`: int32 array `(batch, length)`, padded on the right with
+            0, and an int that counts from 0.
+        """
+        step = itertools.count()
+        for number in itertools.count():
+            for bucket, rows in self.order(seed, number):
+                yield self.arrays[bucket][rows], next(step)
+
+
+def denoising_batches(
+    buckets, *, noise=NOISE, seed=0, decoder="parallel", share=PREDICTED
+):
+    """Makes endless training data for a denoiser; order and noise follow the seed.
+
+    Args:
+        buckets: `Buckets`.
+        noise: dict, the arguments of `corrupt` but the seed.
+        seed: int.
+        decoder: that of the denoiser, see `build_denoiser`.
+        share: see `denoising_example`.
+
+    Returns:
+        `tf.data.Dataset` of `(inputs, targets, weights)`, see `denoising_example`.
+    """
+    signature = (tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((), tf.int32))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: buckets.steps(seed), output_signature=signature
+    )
+    dataset = dataset.map(
+        lambda ids, step: denoising_example(ids, (seed, step), noise, decoder, share),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def denoising_example(
+    token_ids, seed, noise=NOISE, decoder="parallel", share=PREDICTED
+):
+    """Turns a batch of sentences into input, target and weight of a denoiser.
+
+    A parallel decoder is asked for corrupted positions first, then for intact ones,
+    `share` of all positions in total, padding counted and rounded up: the softmax over
+    the vocabulary is what costs most.
+
+    Args:
+        token_ids: int tensor `(batch, time)`, padded on the right.
+        seed: pair of ints.
+        noise: see `denoising_batches`.
+        decoder: see `build_denoiser`.
+        share: float in (0, 1].
+
+    Returns:
+        `(inputs, targets, weights)`: dict of int32 tensors, int32 `(batch, any)`, and
+        float32 `(batch, any)`, 0 at padding.
+
+    Raises:
+        ValueError: If tokens are deleted and the decoder is parallel, which needs
+            every token at its place.
+    """
+    if decoder == "parallel" and noise.get("delete_rate"):
+        raise ValueError(
+            "`noise` must not delete tokens unless the decoder is autoregressive. "
+            f"Received: {noise}"
+        )
+    token_ids = tf.cast(token_ids, tf.int32)
+    corrupted = corrupt(token_ids, **noise, seed=seed)
+    present = token_ids != PAD
+    if decoder == "autoregressive":
+        start = tf.fill((tf.shape(token_ids)[0], 1), START)
+        previous_ids = tf.concat([start, token_ids[:, :-1]], axis=1)
+        inputs = {"token_ids": corrupted, "previous_ids": previous_ids}
+        return inputs, token_ids, tf.cast(present, tf.float32)
+    # Not one of the draws that corrupt: the choice must not tell what happened.
+    seed = tf.random.fold_in(tf.cast(seed, tf.int32), 1)
+    draw = tf.random.stateless_uniform(tf.shape(token_ids), seed)
+    draw += tf.cast(corrupted != token_ids, tf.float32)
+    draw = tf.where(present, draw, -1.0)
+    count = tf.cast(
+        tf.math.ceil(share * tf.cast(tf.shape(draw)[1], tf.float32)), "int32"
+    )
+    positions = tf.math.top_k(draw, count).indices
+    targets = tf.gather(token_ids, positions, batch_dims=1)
+    weights = tf.cast(targets != PAD, tf.float32)
+    return {"token_ids": corrupted, "positions": positions}, targets, weights
+
+
+def share_of_intact(buckets, *, batches=50):
+    """Returns what share of the intact tokens training asks a parallel decoder for.
+
+    Corrupted ones are all asked for, so that a denoiser learns to expect more of them
+    than there are; by Bayes' rule this share is what corrects it (`restore`).
+
+    Args:
+        buckets: `Buckets`.
+        batches: int, how many are looked at.
+    """
+    asked, intact = 0, 0
+    for inputs, targets, weights in denoising_batches(buckets).take(batches):
+        token_ids = inputs["token_ids"]
+        seen = tf.gather(token_ids, inputs["positions"], batch_dims=1)
+        corrupted = np.sum((seen != targets) & (weights > 0))
+        asked += np.sum(weights) - corrupted
+        intact += np.sum(token_ids != PAD) - corrupted
+    return float(asked / intact)
 
 
 def compile_denoiser(denoiser, *, steps, learning_rate=1.5e-3, jit_compile=True):
@@ -62,166 +225,57 @@ def compile_denoiser(denoiser, *, steps, learning_rate=1.5e-3, jit_compile=True)
 
 
 def pretrain(
-    denoiser,
+    build,
     rows,
     *,
+    folder,
     epochs,
     steps=500,
-    learning_rate=1.5e-3,
     seed=0,
     noise=NOISE,
-    folder=None,
+    decoder="parallel",
+    tokens=TOKENS,
+    learning_rate=1.5e-3,
+    jit_compile=True,
     verbose=0,
 ):
-    """Trains a denoiser, or resumes where an earlier run was interrupted.
+    """Trains a denoiser, or goes on where an earlier run was interrupted.
 
     Args:
-        denoiser: from `build_denoiser`, with the weights to start from.
-        rows: list of int arrays, see `denoising_batches`.
+        build: function without arguments that returns a denoiser.
+        rows: list of int arrays, see `Buckets`.
+        folder: path, the `backup_dir` of `common.resume.fit`.
         epochs: int.
         steps: int, training steps of an epoch.
-        learning_rate: float, the highest one.
-        seed: int, of order and noise.
+        seed: int, of weights, order and noise.
         noise: see `denoising_batches`.
-        folder: path, the `backup_dir` of `common.resume.fit`.
+        decoder: see `denoising_batches`.
+        tokens: see `Buckets`.
+        learning_rate: see `compile_denoiser`.
+        jit_compile: see `compile_denoiser`.
         verbose: as for `fit`.
 
     Returns:
-        The history, a dict of lists with one value per epoch.
+        `(denoiser, history)`, the latter a dict of lists, one value an epoch.
 
     Raises:
-        FloatingPointError: If the loss is not finite and `folder` is given.
+        FloatingPointError: If the loss is no number any more.
     """
-    compile_denoiser(denoiser, steps=epochs * steps, learning_rate=learning_rate)
+    keras.utils.set_random_seed(seed)
+    denoiser = build()
+    compile_denoiser(
+        denoiser,
+        steps=epochs * steps,
+        learning_rate=learning_rate,
+        jit_compile=jit_compile,
+    )
+    buckets = Buckets(rows, tokens=tokens)
     history = resume.fit(
         denoiser,
-        denoising_batches(rows, noise=noise, seed=seed),
+        denoising_batches(buckets, noise=noise, seed=seed, decoder=decoder),
         epochs=epochs,
         steps_per_epoch=steps,
         backup_dir=folder,
         verbose=verbose,
     )
-    return history.history
-
-
-def encode_corpus(corpus, tokenizer):
-    """Maps a corpus to token ids, once: a cache below `build` keeps them.
-
-    Args:
-        corpus: `Corpus`.
-        tokenizer: from `make_tokenizer`.
-
-    Returns:
-        `(train, held_out)`, two lists of int32 arrays `(length,)`: the rows of
-        `training_rows`, and the sentences.
-    """
-    sentences = [
-        [text for passage in passages for text in passage] for passages in corpus[1:]
-    ]
-    digest = _digest([MAX_LENGTH, sentences, tokenizer.get_vocabulary()])
-    path = BUILD / f"tokens-{digest}.npz"
-    if not path.exists():
-        rows = [tokenize(tokenizer, texts) for texts in sentences]
-        arrays = {
-            "train": np.concatenate(rows[0]),
-            "train_lengths": [len(row) for row in rows[0]],
-            "held_out": np.concatenate(rows[1]),
-            "held_out_lengths": [len(row) for row in rows[1]],
-        }
-        results.write_atomic(path, lambda partial: np.savez(partial, **arrays))
-    with np.load(path) as stored:
-        train, held_out = (
-            np.split(stored[name], np.cumsum(stored[f"{name}_lengths"])[:-1])
-            for name in ("train", "held_out")
-        )
-    rows = iter(train)
-    passages = [[next(rows) for _ in passage] for passage in corpus.train]
-    return training_rows(passages), held_out
-
-
-def main():
-    """Makes the vocabulary, and weights and record piece by piece."""
-    corpus = load_corpus("tfds", download=True)
-    if not denoise_text.VOCABULARY.exists():
-        sentences = [text for passage in corpus.train for text in passage]
-        chosen = np.random.default_rng(0).permutation(len(sentences))[:SAMPLE]
-        pieces = learn_vocabulary([sentences[i] for i in chosen])
-        write_text(denoise_text.VOCABULARY, "".join(f"{piece}\n" for piece in pieces))
-    tokenizer = make_tokenizer(str(denoise_text.VOCABULARY))
-    rows, _ = encode_corpus(corpus, tokenizer)
-    noise = NOISE | {"word_starts": word_starts(tokenizer)}
-    print(f"{corpus.name}: {len(rows):,} rows", flush=True)
-    if denoise_text.RECORD.exists():
-        denoiser, _, record = denoise_text.load_published()
-    else:
-        keras.utils.set_random_seed(0)
-        size = {"vocab_size": tokenizer.vocabulary_size()} | SIZE
-        denoiser = denoise_text.build_denoiser(**size)
-        record = describe(corpus, rows, noise) | {"size": size, "pieces": []}
-    settings = [
-        SIZE,
-        NOISE,
-        LEARNING_RATES,
-        EPOCHS,
-        STEPS,
-        tokenizer.get_vocabulary(),
-        len(rows),
-    ]
-    for piece in range(len(record["pieces"]), len(LEARNING_RATES)):
-        folder = BUILD / f"piece-{piece}-{_digest(settings)}"
-        history = pretrain(
-            denoiser,
-            rows,
-            epochs=EPOCHS,
-            steps=STEPS,
-            learning_rate=LEARNING_RATES[piece],
-            seed=piece,
-            noise=noise,
-            folder=folder,
-            verbose=2,
-        )
-        record["pieces"].append(history)
-        publish(denoiser, record)
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def describe(corpus, rows, noise):
-    """Describes the training data for the record."""
-    lengths = np.bincount([len(row) for row in rows]).tolist()
-    batches = denoising_batches(rows).take(200)
-    real = np.mean([np.sum(i["token_ids"] != 0) for i, _, _ in batches])
-    return {
-        "command": "python -m q4_denoise_text.pretraining",
-        "data": corpus.name,
-        "versions": presets.versions(),
-        "noise": NOISE,
-        "rows": len(rows),
-        "tokens": sum(map(len, rows)),
-        "lengths": lengths,
-        "tokens_of_epoch": round(STEPS * real),
-        "intact_ratio": intact_ratio(rows, noise=noise),
-    }
-
-
-def publish(denoiser, record):
-    """Writes weights and record."""
-    # A model without an optimizer, whose state would be saved as well.
-    published = denoise_text.build_denoiser(**record["size"])
-    published.set_weights(denoiser.get_weights())
-    results.write_atomic(denoise_text.WEIGHTS, published.save_weights)
-    digest = hashlib.sha256(denoise_text.WEIGHTS.read_bytes()).hexdigest()
-    text = json.dumps(record | {"sha256": digest}, indent=1)
-    write_text(denoise_text.RECORD, f"{text}\n")
-
-
-def write_text(path, text):
-    """Writes a text file atomically."""
-    results.write_atomic(path, lambda partial: partial.write_text(text, "utf-8"))
-
-
-def _digest(settings):
-    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
-
-
-if __name__ == "__main__":
-    main()
+    return denoiser, history.history

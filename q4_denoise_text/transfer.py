@@ -1,4 +1,4 @@
-"""Trains sentiment classifiers on an encoder."""
+"""Sentiment from a pre-trained encoder: training of a classifier, and its floor."""
 
 import keras
 import numpy as np
@@ -7,78 +7,83 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from common.text import bucketed_batches, check_labels
-from q4_denoise_text.data import LENGTHS, MAX_LENGTH, corrupt
+from q4_denoise_text.corpus import MAX_LENGTH
 from q4_denoise_text.denoise_text import FineTuning
+from q4_denoise_text.noise import corrupt
+from q4_denoise_text.pretraining import LENGTHS
 from q4_denoise_text.restoration import pad_rows
 
-BATCH = 128
+BATCH = 64
 
 
-def labelled_batches(
-    rows, labels, *, shuffle=False, seed=0, noise=None, batch_size=BATCH
-):
+def labelled_batches(rows, labels, *, shuffle=False, seed=0, noise=None, batch=BATCH):
     """Batches sentences of similar length with their labels.
 
     Args:
-        rows: list of int arrays `(length,)`.
-        labels: array `(len(rows),)`, 0 or 1.
-        shuffle: see `common.text.bucketed_batches`.
-        seed: int, of the order. The noise also depends on the global seed.
-        noise: dict, arguments of `corrupt` except the seed, drawn again for each batch.
-            None for none.
-        batch_size: int. What does not fill a batch is dropped if `shuffle`.
+        rows: list of int32 arrays `(length,)`.
+        labels: int array `(len(rows),)`.
+        shuffle: bool, whether order and batches differ in every epoch.
+        seed: int, of order and noise.
+        noise: dict, arguments of `corrupt` but the seed, drawn afresh for each batch,
+            or None.
+        batch: int, sentences in a batch.
 
     Returns:
-        `tf.data.Dataset` of int32 `(batch, length)` and float32 `(batch,)`.
-
-    Raises:
-        ValueError: If labels are not 0 or 1, or rows are not token ids.
+        `tf.data.Dataset` of int32 `(batch, length)` and float32 `(batch, 1)`.
     """
-    dataset = bucketed_batches(
-        rows,
-        labels,
-        batch_size=batch_size,
-        bucket_lengths=LENGTHS,
-        padding="right",
-        shuffle=shuffle,
-        seed=seed,
+    ids = tf.RaggedTensor.from_row_lengths(
+        np.concatenate(rows), [len(row) for row in rows]
     )
+    labels = np.asarray(labels, "float32")[:, np.newaxis]
+    dataset = tf.data.Dataset.from_tensor_slices((ids, labels))
+    if shuffle:
+        dataset = dataset.shuffle(len(rows), seed=seed)
+    # Bucketing takes tensors alone, which a row of a ragged tensor is not yet.
+    dataset = dataset.map(lambda ids, label: (tf.ensure_shape(ids, [None]), label))
+    dataset = dataset.bucket_by_sequence_length(
+        lambda ids, label: tf.size(ids),
+        [length + 1 for length in LENGTHS],
+        [batch] * (len(LENGTHS) + 1),
+        pad_to_bucket_boundary=True,
+    )
+    # Keras warns when data ends that does not say how long it is.
+    buckets = np.searchsorted(LENGTHS, [len(row) for row in rows])
+    batches = -(-np.bincount(buckets) // batch)
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches.sum()))
     if noise:
+
+        def corrupted(seeds, pair):
+            return corrupt(pair[0], **noise, seed=seeds), pair[1]
+
         seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
-        dataset = tf.data.Dataset.zip(dataset, seeds).map(
-            lambda batch, seeds: (corrupt(batch[0], **noise, seed=seeds), batch[1])
-        )
-    return dataset
+        dataset = tf.data.Dataset.zip(seeds, dataset).map(corrupted)
+    return dataset.prefetch(tf.data.AUTOTUNE)
 
 
 def fit_linear_head(classifier, train, tuning, *, strengths=(0.01, 0.1, 1.0)):
-    """Sets the head "linear" of a frozen encoder to a logistic regression.
+    """Gives the head "linear" of a frozen encoder the best weights there are.
 
-    Features are scaled to unit variance for it, and the scale then becomes part of the
-    weights. Of two values that are equally good the smaller one is taken, which is the
-    stronger regularization. The classifier is changed in place.
+    Nothing but a logistic regression is left to train, which has one optimum: no
+    learning rate, no epochs, no seed. Features are scaled to unit variance for it, and
+    the scale then goes into the weights.
 
     Args:
         classifier: from `build_classifier(encoder, head="linear")`.
         train: pair `(rows, labels)`, see `labelled_batches`.
         tuning: pair, to choose the strength on.
-        strengths: increasing floats, values of scikit-learn's `C`, the inverse of the
-            regularization.
+        strengths: floats, the inverse of how much is regularised.
     """
-    pooled = in_a_graph(
-        keras.Model(classifier.input, classifier.get_layer("logits").input)
-    )
+    pooled = keras.Model(classifier.input, classifier.get_layer("mean").output)
 
     def features(rows, labels):
-        found = [
-            (pooled(ids), labels) for ids, labels in labelled_batches(rows, labels)
-        ]
-        return map(np.concatenate, zip(*found, strict=True))
+        batches = labelled_batches(rows, labels, batch=8 * BATCH)
+        found = [(pooled.predict_on_batch(ids), label) for ids, label in batches]
+        states, labels = map(np.concatenate, zip(*found, strict=True))
+        return states, labels[:, 0]
 
-    train, tuning = (list(features(*part)) for part in (train, tuning))
+    train, tuning = features(*train), features(*tuning)
     models = [
-        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=1_000))
+        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=500))
         for c in strengths
     ]
     for model in models:
@@ -99,14 +104,15 @@ def train_classifier(
     slow_rate=0.1,
     noise=None,
     seed=0,
-    batch_size=BATCH,
+    batch=BATCH,
+    jit_compile=False,
     verbose=0,
 ):
     """Trains a classifier and keeps the weights of its best epoch.
 
-    AdamW, a warm-up over a tenth of the steps, a cosine down to 0, and `slow_rate`
-    times the learning rate for the encoder. The best epoch has the highest accuracy on
-    the tuning sentences; of equal ones it is the first.
+    AdamW, a warm-up over a tenth of the steps, a cosine down to 0, and smaller steps
+    for the encoder's weights. The best epoch has the highest accuracy on the
+    tuning sentences.
 
     Args:
         classifier: from `build_classifier`.
@@ -114,19 +120,18 @@ def train_classifier(
         tuning: pair, to choose the epoch on.
         epochs: int.
         learning_rate: float, the highest one.
-        slow_rate: float, factor on it for the encoder.
-        noise: see `labelled_batches`; only for training.
+        slow_rate: float, the encoder's learning rate is so many times that.
+        noise: see `labelled_batches`; for training alone.
         seed: int, of order and noise.
-        batch_size: int.
+        batch: int.
+        jit_compile: bool, whether XLA compiles the training step, once for every
+            length of a batch, which takes longer on a CPU than a few epochs save.
         verbose: as for `fit`.
 
     Returns:
         The history of `fit`, a dict of lists.
     """
-    batches = labelled_batches(
-        *train, shuffle=True, seed=seed, noise=noise, batch_size=batch_size
-    )
-    steps = epochs * int(batches.cardinality())
+    steps = epochs * (len(train[0]) // batch + 1)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
         steps - steps // 10,
@@ -145,55 +150,38 @@ def train_classifier(
         optimizer,
         keras.losses.BinaryCrossentropy(from_logits=True),
         metrics=[keras.metrics.BinaryAccuracy(threshold=0.0, name="accuracy")],
-        # XLA compiles once per length, which takes longer on a CPU than it saves.
-        jit_compile=False,
+        jit_compile=jit_compile,
     )
     best = keras.callbacks.EarlyStopping(
         "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
     )
     history = classifier.fit(
-        batches,
+        labelled_batches(*train, shuffle=True, seed=seed, noise=noise, batch=batch),
         validation_data=labelled_batches(*tuning),
         epochs=epochs,
-        callbacks=[best],
         shuffle=False,
+        callbacks=[best],
         verbose=verbose,
     )
     return history.history
 
 
 def predict(classifier, rows):
-    """Returns the logits of sentences, a float32 array `(len(rows),)`.
+    """Returns the logits of sentences, an array `(len(rows),)`.
 
     Args:
         classifier: from `build_classifier`.
-        rows: list of int arrays `(length,)`; longer ones keep their first
-            `MAX_LENGTH` ids.
+        rows: list of int arrays `(length,)`, none longer than `MAX_LENGTH`.
     """
-    if not rows:
-        return np.empty(0, "float32")
-    token_ids, run = pad_rows(rows, MAX_LENGTH), in_a_graph(classifier)
-    starts = range(0, len(rows), BATCH)
-    return np.concatenate([run(token_ids[i : i + BATCH])[:, 0] for i in starts])
-
-
-def in_a_graph(model):
-    """Compiles a model of `token_ids` once for all shapes, which `predict` does not."""
-    return tf.function(model, input_signature=[tf.TensorSpec((None, None), tf.int32)])
+    token_ids = pad_rows(rows, MAX_LENGTH)
+    return classifier.predict(token_ids, batch_size=BATCH, verbose=0)[:, 0]
 
 
 def accuracy(logits, labels):
-    """Returns the share of logits whose sign is that of their label; 0 is negative.
+    """Returns the share of logits whose sign is that of their label.
 
     Args:
-        logits: float array `(n,)` or `(n, 1)`.
-        labels: int array of the same size, 0 or 1.
-
-    Raises:
-        ValueError: If sizes differ, a logit is NaN, or a label is not 0 or 1.
+        logits: float array `(n,)`.
+        labels: int array `(n,)`, 0 or 1.
     """
-    logits = np.asarray(logits).ravel()
-    labels = check_labels(np.asarray(labels).ravel(), len(logits))
-    if np.isnan(logits).any():
-        raise ValueError("`logits` must be numbers. Received: NaN")
-    return float(np.mean((logits > 0) == (labels == 1)))
+    return float(np.mean((logits > 0) == (np.asarray(labels) == 1)))

@@ -65,8 +65,8 @@ def render(text, root=ROOT, *, isolate=False, **more):
 def metrics(root=ROOT):
     """Reads the published metrics of every question, as a dict of dicts.
 
-    Headlines of its benchmark are among those of a question. The record of a
-    pre-training is under `pretraining`, and a table of examples under `samples`.
+    Headlines of its benchmark are among those of a question, and the record of a
+    pre-training is under `pretraining`.
     """
     found = {}
     for path in sorted(root.glob("q*_*/results/results.json")):
@@ -79,19 +79,13 @@ def metrics(root=ROOT):
         if record.exists():
             content = json.loads(record.read_text("utf-8"))
             found[path.parents[1].name]["pretraining"] = content
-        table = path.with_name("samples.md")
-        if table.exists():
-            found[path.parents[1].name]["samples"] = table.read_text("utf-8")
     return found
 
 
 def isolated(value):
-    """Returns a value as text that runs from left to right in one that does not.
-
-    A table, which has several lines, is left as it is.
-    """
+    """Returns a value as text that runs from left to right in one that does not."""
     text = str(value)
-    if HEBREW.search(text) or "\n" in text:
+    if HEBREW.search(text):
         return text
     seeds = re.fullmatch(r"(.*) \((\d+) seeds\)", text)
     text, seeds = (seeds[1], f" ({seeds[2]} זרעים)") if seeds else (text, "")

@@ -1,5 +1,6 @@
 """Trainings of all questions, killed again and again, or repeated, to the same bits."""
 
+import functools
 import multiprocessing
 import os
 import random
@@ -45,11 +46,11 @@ def reset_cell(folder):
 
 def denoiser(folder):
     rng = np.random.default_rng(0)
-    rows = [rng.integers(5, VOCAB, length) for length in rng.integers(2, 9, 1_600)]
-    size = {"width": 8, "depth": 1, "heads": 2, "max_length": 64}
-    keras.utils.set_random_seed(0)
-    model = build_denoiser(VOCAB, dropout=0.3, **size)
-    return model, pretrain(model, rows, folder=folder, epochs=EPOCHS, steps=3)
+    rows = [rng.integers(5, VOCAB, length) for length in rng.integers(2, 9, 200)]
+    size = {"width": 8, "depth": 1, "heads": 2, "max_length": 64, "dropout": 0.3}
+    options = {"epochs": EPOCHS, "steps": 3, "tokens": 64, "jit_compile": False}
+    build = functools.partial(build_denoiser, VOCAB, **size)
+    return pretrain(build, rows, folder=folder, **options)
 
 
 def autoencoder(folder):

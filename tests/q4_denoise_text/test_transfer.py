@@ -1,11 +1,10 @@
-"""`q4_denoise_text.transfer`: batches with labels, classifiers, accuracy."""
+"""q4_denoise_text/transfer.py: batches with labels, and what an encoder is good for."""
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from q4_denoise_text import restoration, transfer
-from q4_denoise_text.data import LENGTHS
+from q4_denoise_text import pretraining, restoration, transfer
 from q4_denoise_text.denoise_text import (
     build_classifier,
     build_denoiser,
@@ -33,21 +32,32 @@ def labelled(count=120, seed=0):
     return rows, labels
 
 
-def test_labelled_batches_are_shuffled_again_and_repeat_with_their_seed():
+def test_labelled_batches_hold_every_sentence_once_with_its_label():
+    rows, labels = labelled(70)
+    found = {}
+    for token_ids, answers in transfer.labelled_batches(rows, labels, batch=16):
+        assert token_ids.shape[1] in pretraining.LENGTHS
+        for ids, answer in zip(token_ids.numpy(), answers.numpy(), strict=True):
+            found.setdefault((*ids[ids > 0].tolist(),), []).append(answer.item())
+    expected = {}
+    for row, label in zip(rows, labels, strict=True):
+        expected.setdefault((*row.tolist(),), []).append(float(label))
+    assert found == expected
+
+
+def test_labelled_batches_are_shuffled_anew_and_repeat_with_their_seed():
     def epochs(seed):
-        data = transfer.labelled_batches(*labelled(140), shuffle=True, seed=seed)
-        assert {ids.shape[1] for ids, _ in data} <= set(LENGTHS)
+        data = transfer.labelled_batches(*labelled(70), shuffle=True, seed=seed)
         return [np.concatenate([y.numpy() for _, y in data]) for _ in range(2)]
 
-    first, second, again = *epochs(0), epochs(0)
+    first, second = epochs(0)
     assert not np.array_equal(first, second)
-    assert not np.array_equal(first, epochs(1)[0])
-    assert all(map(np.array_equal, (first, second), again))
+    assert all(map(np.array_equal, (first, second), epochs(0)))
 
 
-def test_noise_is_drawn_again_in_every_epoch():
+def test_noise_is_drawn_afresh_every_epoch():
     noise = {"mask_rate": 0.5, "replace_rate": 0.0, "shuffle_distance": 0}
-    data = transfer.labelled_batches(*labelled(40), noise=noise)
+    data = transfer.labelled_batches(*labelled(40), noise=noise, batch=64)
     first, second = ([ids.numpy() for ids, _ in data] for _ in range(2))
     assert any((a != b).any() for a, b in zip(first, second, strict=True))
     assert 0.3 < np.mean(np.concatenate([a[a > 0] == 2 for a in first])) < 0.7
@@ -96,33 +106,10 @@ def test_a_classifier_learns_what_a_word_decides(head, monkeypatch):
         epochs=2,
         learning_rate=3e-2,
         slow_rate=1.0,
-        batch_size=16,
+        batch=16,
     )
     assert max(history["val_accuracy"]) > 0.95
     # The best epoch's weights are kept.
     rows, labels = labelled(60, seed=1)
     kept = transfer.accuracy(transfer.predict(classifier, rows), labels)
     assert kept == pytest.approx(max(history["val_accuracy"]))
-
-
-def test_accuracy_takes_columns_and_no_nan():
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 50)
-    logits = np.where(labels, 1.0, -1.0) * rng.random(50)
-    logits[:5] *= -1
-    for one in (logits, logits[:, None]):
-        for other in (labels, labels[:, None]):
-            assert transfer.accuracy(one, other) == pytest.approx(0.9)
-    with pytest.raises(ValueError, match="`logits`"):
-        transfer.accuracy(np.full(50, np.nan), labels)
-    with pytest.raises(ValueError, match="`labels`"):
-        transfer.accuracy(logits[1:], labels)
-    with pytest.raises(ValueError, match="`labels` must be 0 or 1"):
-        transfer.accuracy(logits, 2 * labels)
-    with pytest.raises(ValueError, match="`labels` must be 0 or 1"):
-        transfer.labelled_batches(rows_of(50), 2 * labels)
-
-
-def test_no_sentences_have_no_logits():
-    encoder = build_denoiser(VOCAB, **SMALL).get_layer("encoder")
-    assert len(transfer.predict(build_classifier(encoder, units=8), [])) == 0
