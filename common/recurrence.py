@@ -60,7 +60,7 @@ class ElmanRecurrence(keras.layers.Layer):
 
 
 def recurrent_layer(cell, **kwargs):
-    """Returns a `keras.layers.RNN` over a cell, hoisted where that only rounds anew.
+    """Returns a `keras.layers.RNN` over a cell, hoisted where only rounding differs.
 
     A `SimpleRNNCell` is hoisted unless it has dropout, which acts on the input of
     every step, or an activity regularizer, which Keras refuses in a loop. The inputs

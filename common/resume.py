@@ -37,7 +37,7 @@ def fit(
     """Trains a model, or resumes a training that was interrupted.
 
     Args:
-        model: built, compiled anew before every call, and seeded as in the training
+        model: built, compiled again before every call, and seeded as in the training
             that was interrupted.
         dataset: `tf.data.Dataset` of batches, the same in every process that makes
             it. Data that end are repeated; epochs continue where the last one ended.

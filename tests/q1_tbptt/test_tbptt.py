@@ -648,7 +648,7 @@ BAD_BATCHES = {
     "float ids": (IDS.astype("float32"), LABELS, "token_ids.*float32"),
     "text ids": (IDS.astype(str), LABELS, "token_ids"),
     "rank of ids": (IDS[None], LABELS, r"token_ids.*\(1, 4, 7\)"),
-    "fewer labels": (IDS, LABELS[:2], r"labels.*\(2,\)"),
+    "more labels": (IDS, np.append(LABELS, 0), r"labels.*\(5,\)"),
     "one-hot labels": (IDS, np.stack([LABELS] * 2, 1), r"labels.*\(4, 2\)"),
     "label 2": (IDS, 2 * LABELS, "labels.*2"),
 }
